@@ -1,0 +1,91 @@
+"""One path of the supernet on one batch of tasks: what the inner and the outer loop compute with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from search_spaces.supernet import fold_tasks
+from workers.adaptation import FastWeights
+from workers.base import TaskBatch
+from workers.model import Model, Path, slices
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One path on one batch of tasks, ready to compute."""
+
+    model: Model
+    path: Path
+    parameters: Mapping[str, Tensor]
+    """Everything that the path uses of the meta-learned vector, shared by all tasks."""
+    batch: TaskBatch
+    memory_format: torch.memory_format
+
+    @property
+    def num_tasks(self) -> int:
+        return self.batch.num_tasks
+
+    def layout(self) -> FastWeights:
+        return FastWeights(self.model.adapted(self.path), self.num_tasks)
+
+    def support_losses(self, support: Tensor, fast: Mapping[str, Tensor]) -> Tensor:
+        """Support loss of each task (T,), `support` being folded images or, head-only, fixed features."""
+        outputs = self._outputs(support, fast, num_reference=None)
+        return self.path.objective.loss(outputs, self.batch.support_targets)
+
+    def query_outputs(self, query: Tensor, fast: Mapping[str, Tensor]) -> Tensor:
+        """The head's outputs on the query images (T, B, num_outputs)."""
+        num_support = self.batch.support_inputs.shape[1]
+        if self.model.inner_loop.batch_norm == "transductive" or self.model.inner_loop.adapts_head_only:
+            return self._outputs(query, fast, num_reference=None)
+        return self._outputs(query, fast, num_reference=num_support)[:, num_support:]
+
+    def _outputs(self, images: Tensor, fast: Mapping[str, Tensor], num_reference: int | None) -> Tensor:
+        if self.model.inner_loop.adapts_head_only:
+            return self.path.outputs(fast, images)
+        values = self.path.features(fast, images, num_tasks=self.num_tasks, num_reference=num_reference)
+        return self.path.outputs(fast, values)
+
+    def inputs(self, body: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What the support and the query losses read: folded images, or features where the body stays fixed."""
+        support = fold_tasks(self.batch.support_inputs, self.memory_format)
+        query = fold_tasks(self.batch.query_inputs, self.memory_format)
+        joined = self.model.inner_loop.batch_norm == "support"
+        if joined:
+            query = torch.cat([support, query])
+        if not self.model.inner_loop.adapts_head_only:
+            return support, query
+        num_support = self.batch.support_inputs.shape[1]
+        of = partial(self.path.features, body, num_tasks=self.num_tasks)
+        if not joined:
+            return of(support, num_reference=None), of(query, num_reference=None)
+        both = of(query, num_reference=num_support)
+        return both[:, :num_support], both[:, num_support:]
+
+    def rates(self, learned: Tensor | None, layout: FastWeights) -> list[Tensor | float]:
+        """The rate of each inner step; `learned` is (T, number of adapted parameters, K)."""
+        if learned is None:
+            return [self.model.inner_loop.inner_lr] * self.model.inner_loop.num_steps
+        return [layout.spread(learned[:, :, step]) for step in range(learned.shape[2])]
+
+    def learned_rates(self) -> Tensor | None:
+        """One copy a task of the learned inner rates of the adapted parameters, (T, L, K)."""
+        if not self.model.inner_loop.learn_inner_lrs:
+            return None
+        names = self.model.adapted(self.path)
+        rates = torch.stack([self.parameters[f"inner_lr.{name}"] for name in names])
+        return rates.expand(self.num_tasks, *rates.shape).clone()
+
+
+def prepare_episode(
+    model: Model, path: Path, vector: Tensor, batch: TaskBatch, memory_format: torch.memory_format
+) -> Episode:
+    """Cut what `path` uses out of the meta-learned vector."""
+    return Episode(
+        model, path, slices(model.index, vector, model.active(path)), batch, memory_format
+    )

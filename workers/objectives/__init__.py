@@ -1,0 +1,8 @@
+"""The objectives' registry: what a task wants, by the name that its TaskSpec carries."""
+
+from __future__ import annotations
+
+from workers.objectives.base import Objective
+from workers.objectives.classification import Classification
+
+OBJECTIVES: dict[str, Objective] = {"classification": Classification()}

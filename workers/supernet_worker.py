@@ -1,0 +1,155 @@
+"""The actor's body: holds one replica of the meta-learned vector on its device and computes units."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from workers.allocator import keep_freed_memory
+from workers.base import (
+    EvaluationResult,
+    EvaluationUnit,
+    MetaResult,
+    MetaUnit,
+    Split,
+    TaskBatch,
+    TaskSource,
+    Unit,
+    UnitResult,
+    WorkerDescription,
+)
+from workers.episode import Episode, prepare_episode
+from workers.evaluators.few_shot import evaluate_few_shot
+from workers.meta_learning import ShardGradient, meta_gradient, reptile_gradient
+from workers.model import Model
+from workers.tasks import TaskSourceConfig
+
+NUM_CACHED_BATCHES = 32
+"""Chunks of tasks kept on the device: a generation's individuals all meet the same ones."""
+
+
+@dataclass(frozen=True)
+class ComputeSettings:
+    """How a worker computes; resolved once for a run, since bits depend on it."""
+
+    device: str
+    """"cpu" or "cuda": the one GPU that the worker sees."""
+    num_threads: int = 1
+    allow_tf32: bool = False
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Channels-last is the faster layout on a CPU."""
+        return torch.channels_last if self.device == "cpu" else torch.contiguous_format
+
+
+class SupernetWorker:
+    """Computes evaluation and meta-learning units; each result is a pure function of unit and weights."""
+
+    def __init__(self, model: Model, sources: Sequence[TaskSource], settings: ComputeSettings) -> None:
+        _configure_torch(settings)
+        self._model = model
+        self._sources = sources
+        self._settings = settings
+        self._device = torch.device(settings.device)
+        self._version = -1
+        self._vector = torch.empty(0)
+        self._batches: OrderedDict[tuple[int, Split, tuple[int, ...]], TaskBatch] = OrderedDict()
+
+    def describe(self) -> WorkerDescription:
+        """The kind of device that this worker computes on."""
+        is_cuda = self._device.type == "cuda"
+        return WorkerDescription(device=torch.cuda.get_device_name(self._device) if is_cuda else "cpu")
+
+    def run(self, unit: Unit, weights: NDArray[np.float32]) -> UnitResult:
+        """Compute `unit` at `weights`, whose version the unit names. Raises what the computation raises."""
+        start = time.perf_counter()
+        self._load(unit.weights_version, weights)
+        result: UnitResult
+        match unit:
+            case EvaluationUnit():
+                result = self._evaluate(unit)
+            case MetaUnit():
+                result = self._meta_learn(unit)
+        return replace(result, seconds=time.perf_counter() - start)
+
+    def _load(self, version: int, weights: NDArray[np.float32]) -> None:
+        """Copy a new version of the vector to the device, once."""
+        if version != self._version:
+            self._vector = torch.tensor(weights, device=self._device)
+            self._version = version
+
+    def _episode(self, unit: Unit, batch: TaskBatch) -> Episode:
+        path = self._model.path(unit.genotype, unit.source)
+        return prepare_episode(self._model, path, self._vector, batch, self._settings.memory_format)
+
+    def _evaluate(self, unit: EvaluationUnit) -> EvaluationResult:
+        batch = self._batch(unit.source, unit.split, unit.seeds)
+        metrics = evaluate_few_shot(self._episode(unit, batch))
+        score = self._model.path(unit.genotype, unit.source).objective.score
+        return EvaluationResult(
+            unit.key,
+            scores=tuple(metrics[score].tolist()),
+            metrics={name: float(_mean(values)) for name, values in metrics.items() if name != score},
+        )
+
+    def _meta_learn(self, unit: MetaUnit) -> MetaResult:
+        batch = self._sources[unit.source].sample("train", unit.seeds).to(self._device)
+        episode = self._episode(unit, batch)
+        if self._model.inner_loop.algorithm == "reptile":
+            shard = reptile_gradient(episode)
+        else:
+            shard = meta_gradient(
+                episode, second_order=unit.second_order, multi_step_weights=unit.multi_step_weights
+            )
+        return _meta_result(unit, shard)
+
+    def _batch(self, source: int, split: Split, seeds: tuple[int, ...]) -> TaskBatch:
+        key = (source, split, seeds)
+        if key not in self._batches:
+            self._batches[key] = self._sources[source].sample(split, seeds).to(self._device)
+            while len(self._batches) > NUM_CACHED_BATCHES:
+                self._batches.popitem(last=False)
+        self._batches.move_to_end(key)
+        return self._batches[key]
+
+
+def make_supernet_worker(
+    model: Model, sources: Sequence[TaskSourceConfig], settings: ComputeSettings
+) -> SupernetWorker:
+    """A worker that opens the task sources where it runs; raises `TaskDataError`."""
+    return SupernetWorker(model, [source.build() for source in sources], settings)
+
+
+def _meta_result(unit: MetaUnit, shard: ShardGradient) -> MetaResult:
+    """A shard with any non-finite value has diverged: it has no gradient, and its loss says so."""
+    gradient = shard.gradient.cpu().numpy()
+    finite = bool(np.isfinite(gradient).all() and np.isfinite(shard.loss))
+    return MetaResult(
+        unit.key,
+        gradient=gradient if finite else None,
+        num_tasks=len(unit.seeds),
+        loss=shard.loss,
+        accuracy=shard.accuracy,
+        failure=None if finite else "the shard diverged: its loss or meta-gradient is not finite",
+    )
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().mean())
+
+
+def _configure_torch(settings: ComputeSettings) -> None:
+    keep_freed_memory()
+    torch.set_num_threads(settings.num_threads)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = settings.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = settings.allow_tf32

@@ -1,0 +1,21 @@
+"""Where tasks come from. A new source is one file with its config, and one line here."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
+
+from workers.tasks.glyphs import GlyphsConfig
+from workers.tasks.image_folder import ImageFolderConfig
+from workers.tasks.mini_imagenet import MiniImageNetConfig
+from workers.tasks.omniglot import OmniglotConfig
+
+TaskSourceConfig: TypeAlias = Annotated[
+    GlyphsConfig
+    | OmniglotConfig
+    | MiniImageNetConfig
+    | ImageFolderConfig,
+    Field(discriminator="type"),
+]  # fmt: skip
+"""Any source, told apart by `type`."""
