@@ -1,0 +1,157 @@
+"""RunConfig: everything that decides what a search computes, in one validated tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from orchestrator.strategies import StrategyConfig
+from orchestrator.tracking_config import TrackingConfig
+from orchestrator.workers_config import WorkersConfig
+from search_spaces import SpaceConfig
+from search_spaces.base import Config, SearchSpace
+from search_spaces.constrained import Constrained
+from workers.adaptation import InnerLoopConfig
+from workers.base import TaskSource
+from workers.model import Model
+from workers.objectives import OBJECTIVES
+from workers.outer_optimizer import OuterOptimizerConfig
+from workers.tasks import TaskSourceConfig
+
+
+class ConstraintsConfig(Config):
+    """Limits on every architecture that is proposed or trained, its head included."""
+
+    max_params: int | None = Field(default=None, ge=1)
+    max_flops: int | None = Field(default=None, ge=1)
+    """Multiply-adds on one image."""
+
+
+class MetaLearningConfig(Config):
+    """The outer loop within a generation."""
+
+    steps_per_generation: int = Field(default=20, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    """Outer steps on uniformly drawn paths before the first generation's own."""
+    meta_batch_size: int = Field(default=8, ge=1)
+    """Tasks an outer step."""
+    tasks_per_shard: int = Field(default=4, ge=1)
+    """Tasks that one worker computes together, along one path."""
+    population_path_probability: float = Field(default=0.5, ge=0, le=1)
+    """Chance that a shard's path is a living individual, not a uniform draw."""
+    multi_step_loss_steps: int = Field(default=0, ge=0)
+    """Outer steps over which the multi-step loss of MAML++ fades into that of the last inner step."""
+    first_order_steps: int = Field(default=0, ge=0)
+    """Outer steps at the start that use first-order gradients (MAML++)."""
+    optimizer: OuterOptimizerConfig = OuterOptimizerConfig()
+    checkpoint_seconds: float = Field(default=15.0, gt=0)
+    """How much of a meta-learning phase may be lost when the driver dies."""
+
+
+class EvaluationConfig(Config):
+    """Fitness: the score after adaptation, averaged over a task set that the whole generation shares."""
+
+    num_tasks: int = Field(default=20, ge=1)
+    """From the validation classes."""
+    tasks_per_chunk: int | None = Field(default=None, ge=1)
+    """Tasks adapted together; None: 4 on a CPU, 64 on a GPU."""
+
+
+class LengthConfig(Config):
+    """When a search has finished."""
+
+    num_generations: int = Field(default=20, ge=1)
+    max_seconds: float | None = Field(default=None, gt=0)
+    """Wall-clock time of all generations together, looked at after each; None: no limit."""
+
+
+class TestConfig(Config):
+    """The final measurement on held-out test classes."""
+
+    num_tasks: int = Field(default=200, ge=2)
+    num_finalists: int = Field(default=3, ge=1)
+    """Genotypes measured: those of the best mean fitness over the last generations."""
+    num_last_generations: int = Field(default=5, ge=1)
+
+
+class ComputeConfig(Config):
+    """What the bits of a result depend on beside the config; resolved once, when a run is created."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads_per_worker: int = Field(default=1, ge=1)
+    allow_tf32: bool = False
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+class RunConfig(Config):
+    """One search."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    seed: int = Field(default=0, ge=0)
+    space: SpaceConfig
+    constraints: ConstraintsConfig = ConstraintsConfig()
+    tasks: Annotated[tuple[TaskSourceConfig, ...], BeforeValidator(_as_list), Field(min_length=1)]
+    """One task source, or several that meet in one search."""
+    inner_loop: InnerLoopConfig = InnerLoopConfig()
+    meta_learning: MetaLearningConfig = MetaLearningConfig()
+    strategy: StrategyConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+    search: LengthConfig = LengthConfig()
+    test: TestConfig = TestConfig()
+    compute: ComputeConfig = ComputeConfig()
+    workers: WorkersConfig = WorkersConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    initial_weights: Path | None = None
+    """A run whose meta-learned weights this one starts from: same space, sources and inner loop."""
+
+    @model_validator(mode="after")
+    def _agrees_with_the_algorithm(self) -> Self:
+        needs_query_loss = {
+            "inner_loop.learn_inner_lrs": self.inner_loop.learn_inner_lrs,
+            "meta_learning.multi_step_loss_steps": self.meta_learning.multi_step_loss_steps > 0,
+        }
+        wrong = [name for name, used in needs_query_loss.items() if used]
+        if self.inner_loop.algorithm == "reptile" and wrong:
+            raise ValueError(
+                f"{', '.join(wrong)}: reptile has no query loss to learn from; use another algorithm"
+            )
+        return self
+
+    @property
+    def num_outer_steps(self) -> int:
+        """Outer steps of the whole search."""
+        per_generation = self.meta_learning.steps_per_generation
+        return self.meta_learning.warmup_steps + self.search.num_generations * per_generation
+
+
+def build_sources(config: RunConfig) -> tuple[TaskSource, ...]:
+    """The task sources; raises `TaskDataError`, `TaskShapeError` if their images differ in shape."""
+    sources = tuple(source.build() for source in config.tasks)
+    shapes = {source.spec.input_shape for source in sources}
+    if len(shapes) > 1:
+        raise TaskShapeError(f"tasks: all sources must give images of one shape (got {sorted(shapes)})")
+    return sources
+
+
+class TaskShapeError(ValueError):
+    """Task sources whose images do not fit into one supernet."""
+
+
+def build_space(config: RunConfig, sources: tuple[TaskSource, ...]) -> SearchSpace:
+    """The search space for the sources' images, within the configured limits."""
+    space = config.space.build(sources[0].spec.input_shape)
+    limits = config.constraints
+    if limits.max_params is None and limits.max_flops is None:
+        return space
+    num_outputs = max(OBJECTIVES[source.spec.objective].num_outputs(source.spec) for source in sources)
+    return Constrained(space, num_outputs, limits.max_params, limits.max_flops)
+
+
+def build_model(config: RunConfig, space: SearchSpace, sources: tuple[TaskSource, ...]) -> Model:
+    """The layout of what is meta-learned."""
+    return Model(space, tuple(source.spec for source in sources), config.inner_loop)

@@ -1,0 +1,121 @@
+"""The evaluation phase of a generation: proposals -> units -> evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import fsum, isfinite
+
+import numpy as np
+
+from orchestrator.engine import Engine, chunks, task_seeds, unit_key
+from orchestrator.state import Evaluation, Proposal, SearchState
+from workers.base import EvaluationResult, EvaluationUnit, Purpose, Split
+
+
+@dataclass(frozen=True)
+class EvaluatedGeneration:
+    """What the phase found, and what it took."""
+
+    evaluations: tuple[Evaluation, ...]
+    """In the order of the proposals."""
+    num_computed: int
+    num_reused: int
+    """Units found in the spool, and those of survivors whose fitness still held."""
+    num_tasks: int
+    """Adapted in this phase."""
+
+
+def evaluate_generation(
+    engine: Engine, commit_number: int, state: SearchState, proposals: Sequence[Proposal]
+) -> EvaluatedGeneration:
+    """Fitness on validation tasks. The task set changes with the weights, and only then.
+
+    A survivor that was evaluated at these very weights keeps its evaluation.
+    """
+    seeds = task_seeds(
+        engine.rng(state.weights_version, Purpose.VALIDATION_TASKS), engine.config.evaluation.num_tasks
+    )
+    fresh = {
+        each.proposal.index: each
+        for each in state.population
+        if each.weights_version == state.weights_version
+    }
+    return _evaluate(engine, commit_number, proposals, "validation", seeds, state.weights_version, fresh)
+
+
+def measure_finalists(
+    engine: Engine, commit_number: int, state: SearchState, finalists: Sequence[Proposal]
+) -> EvaluatedGeneration:
+    """Scores on tasks of held-out test classes; the same tasks for every search of this seed."""
+    seeds = test_seeds(engine.config.seed, engine.config.test.num_tasks)
+    return _evaluate(engine, commit_number, finalists, "test", seeds, state.weights_version, {})
+
+
+def test_seeds(seed: int, num_tasks: int) -> tuple[int, ...]:
+    """Seeds of the held-out tasks; fewer tasks are the first of more."""
+    return task_seeds(np.random.default_rng((seed, 0, Purpose.TEST_TASKS)), num_tasks)
+
+
+def _evaluate(
+    engine: Engine,
+    commit_number: int,
+    proposals: Sequence[Proposal],
+    split: Split,
+    seeds: Sequence[int],
+    weights_version: int,
+    fresh: Mapping[int, Evaluation],
+) -> EvaluatedGeneration:
+    units = {
+        proposal.index: _units(engine, proposal, split, seeds, weights_version)
+        for proposal in proposals
+        if proposal.index not in fresh
+    }
+    wanted = {unit.key: unit for own in units.values() for unit in own}
+    results = {key: result for key, result in engine.run.spooled(commit_number).items() if key in wanted}
+    missing = [unit for key, unit in wanted.items() if key not in results]
+    engine.progress.phase("testing" if split == "test" else "evaluating", len(missing))
+    num_reused = len(results) + len(proposals) - len(units)
+    for result in engine.compute(missing):
+        assert isinstance(result, EvaluationResult)
+        engine.run.spool(commit_number, [result])
+        results[result.key] = result
+    evaluations = tuple(
+        fresh[proposal.index]
+        if proposal.index in fresh
+        else _join(proposal, [results[unit.key] for unit in units[proposal.index]], weights_version)
+        for proposal in proposals
+    )
+    num_tasks = sum(len(unit.seeds) for unit in missing)
+    return EvaluatedGeneration(evaluations, len(missing), num_reused, num_tasks)
+
+
+def _units(
+    engine: Engine, proposal: Proposal, split: Split, seeds: Sequence[int], version: int
+) -> list[EvaluationUnit]:
+    """The work for one genotype: every source, cut into chunks by the config alone."""
+    size = engine.config.evaluation.tasks_per_chunk or len(seeds)
+    genotype = proposal.genotype
+    return [
+        EvaluationUnit(
+            unit_key(genotype, source, split, chunk, version), genotype, source, split, chunk, version
+        )
+        for source in range(len(engine.model.specs))
+        for chunk in chunks(seeds, size)
+    ]
+
+
+def _join(proposal: Proposal, results: Sequence[EvaluationResult], weights_version: int) -> Evaluation:
+    """One evaluation from the results of its units, in unit order; sums are exact, so order cannot matter."""
+    failure = next((result.failure for result in results if result.failure), None)
+    scores = tuple(score for result in results for score in result.scores)
+    if failure is None and not all(map(isfinite, scores)):
+        failure = "the fitness is not finite"
+    if failure is not None:
+        return Evaluation(proposal, None, weights_version=weights_version, failure=failure)
+    metrics = {
+        name: fsum(result.metrics[name] * len(result.scores) for result in results) / len(scores)
+        for name in results[0].metrics
+    }
+    fitness = fsum(scores) / len(scores)
+    return Evaluation(proposal, fitness, scores, metrics, weights_version)

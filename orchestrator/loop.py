@@ -1,0 +1,154 @@
+"""The loop: meta-learn, ask, evaluate, tell, commit, mirror, until the search has finished."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import fsum
+
+from orchestrator.config import RunConfig
+from orchestrator.engine import Engine
+from orchestrator.evaluating import EvaluatedGeneration, evaluate_generation, measure_finalists
+from orchestrator.finalists import choose_finalists
+from orchestrator.meta_learning_phase import meta_learn, meta_state_from
+from orchestrator.pictures import Gallery
+from orchestrator.state import Commit, MetaLearningSummary, SearchState, Timings
+from orchestrator.strategies.base import Strategy
+from orchestrator.tracking import Tracker
+from workers.base import Purpose
+from workers.outer_optimizer import MetaState
+
+
+def search_until_finished(
+    engine: Engine, tracker: Tracker, gallery: Gallery, start: MetaState
+) -> tuple[Commit, ...]:
+    """Run the search of `engine` from where its journal ends; the whole journal.
+
+    `start` is the meta-learned state before the first commit.
+    """
+    commits = list(engine.run.commits())
+    state = fold(engine.strategy, commits)
+    meta = _restore_meta_state(engine, commits) or start
+    tracker.mirror(commits)
+    while not is_finished(engine.config, commits):
+        clock = _Clock.start(engine)
+        if state.generation < engine.config.search.num_generations and not is_out_of_time(
+            engine.config, commits
+        ):
+            phase = meta_learn(engine, len(commits), state, meta)
+            clock.end_meta_learning()
+            meta = phase.meta
+            state = replace(state, weights_version=meta.step)
+            engine.pool.publish(meta.step, meta.weights)
+            rng = engine.rng(state.generation, Purpose.PROPOSALS)
+            proposals = engine.strategy.ask(state, rng, engine.strategy.num_new(state))
+            evaluated = evaluate_generation(engine, len(commits), state, proposals)
+            timings = clock.timings(evaluated, phase.summary)
+            state = engine.strategy.tell(state, evaluated.evaluations)
+            commit = _commit("generation", commits, state, evaluated, phase.summary, timings, tracker)
+            commits.append(engine.run.commit(commit, meta.tensors()))
+        else:
+            engine.pool.publish(meta.step, meta.weights)
+            finalists = choose_finalists(
+                commits,
+                engine.space,
+                num_finalists=engine.config.test.num_finalists,
+                num_generations=engine.config.test.num_last_generations,
+            )
+            evaluated = measure_finalists(engine, len(commits), state, finalists)
+            timings = clock.timings(evaluated, MetaLearningSummary())
+            commit = _commit("test", commits, state, evaluated, MetaLearningSummary(), timings, tracker)
+            commits.append(engine.run.commit(commit))
+        engine.progress.generation_done(commits[-1])
+        tracker.mirror(commits)
+        gallery.update(commits)
+    return tuple(commits)
+
+
+def fold(strategy: Strategy, commits: Sequence[Commit]) -> SearchState:
+    """The state after `commits`."""
+    state = SearchState()
+    for commit in commits:
+        if commit.kind == "generation":
+            state = strategy.tell(replace(state, weights_version=commit.weights_version), commit.evaluations)
+    return state
+
+
+def is_finished(config: RunConfig, commits: Sequence[Commit]) -> bool:
+    """Whether the last commit measured the finalists and no generation is left to run."""
+    num_generations = sum(commit.kind == "generation" for commit in commits)
+    enough = num_generations >= config.search.num_generations or is_out_of_time(config, commits)
+    return enough and bool(commits) and commits[-1].kind == "test"
+
+
+def is_out_of_time(config: RunConfig, commits: Sequence[Commit]) -> bool:
+    """Whether the generations have used up `search.max_seconds`."""
+    limit = config.search.max_seconds
+    used = fsum(commit.timings.wall_seconds for commit in commits if commit.kind == "generation")
+    return limit is not None and used >= limit
+
+
+def _restore_meta_state(engine: Engine, commits: Sequence[Commit]) -> MetaState | None:
+    generations = [commit for commit in commits if commit.kind == "generation"]
+    if not generations:
+        return None
+    last = generations[-1]
+    return meta_state_from(last.weights_version, engine.run.load_weights(last.number))
+
+
+def _commit(
+    kind: str,
+    commits: Sequence[Commit],
+    state: SearchState,
+    evaluated: EvaluatedGeneration,
+    summary: MetaLearningSummary,
+    timings: Timings,
+    tracker: Tracker,
+) -> Commit:
+    return Commit(
+        number=len(commits),
+        kind="test" if kind == "test" else "generation",
+        evaluations=evaluated.evaluations,
+        next_index=state.next_index,
+        weights_version=state.weights_version,
+        weights_digest="",
+        meta_learning=summary,
+        timings=timings,
+        timestamp=time.time(),
+        mlflow_run_id=tracker.run_id,
+    )
+
+
+@dataclass
+class _Clock:
+    """Where a generation's time goes."""
+
+    engine: Engine
+    started: float
+    meta_learned: float
+    busy_before: float
+    failures_before: int
+
+    @classmethod
+    def start(cls, engine: Engine) -> _Clock:
+        now, statistics = time.perf_counter(), engine.pool.statistics
+        return cls(engine, now, now, statistics.busy_seconds, statistics.num_failures)
+
+    def end_meta_learning(self) -> None:
+        self.meta_learned = time.perf_counter()
+
+    def timings(self, evaluated: EvaluatedGeneration, summary: MetaLearningSummary) -> Timings:
+        now, statistics = time.perf_counter(), self.engine.pool.statistics
+        config = self.engine.config.meta_learning
+        return Timings(
+            wall_seconds=now - self.started,
+            meta_learning_seconds=self.meta_learned - self.started,
+            evaluation_seconds=now - self.meta_learned,
+            worker_busy_seconds=statistics.busy_seconds - self.busy_before,
+            num_workers=statistics.num_workers,
+            num_units_computed=evaluated.num_computed + summary.num_shards,
+            num_units_reused=evaluated.num_reused,
+            num_tasks=evaluated.num_tasks + summary.num_steps * config.meta_batch_size,
+            num_worker_failures=statistics.num_failures - self.failures_before,
+        )

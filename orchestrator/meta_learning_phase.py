@@ -1,0 +1,138 @@
+"""The meta-learning phase of a generation: outer steps over the actors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.engine import Engine, chunks, task_seeds, unit_key
+from orchestrator.state import MetaLearningSummary, SearchState
+from search_spaces.base import Genotype
+from workers.base import MetaResult, MetaUnit, Purpose
+from workers.outer_optimizer import MetaState, PathGradient, outer_step
+
+
+@dataclass(frozen=True)
+class MetaLearningPhase:
+    """Where the phase stands: the meta-learned state and what happened on the way."""
+
+    meta: MetaState
+    summary: MetaLearningSummary
+
+
+def meta_learn(engine: Engine, commit_number: int, state: SearchState, meta: MetaState) -> MetaLearningPhase:
+    """This generation's outer steps, from a checkpoint of an interrupted attempt where there is one."""
+    config = engine.config.meta_learning
+    num_steps = config.steps_per_generation + (config.warmup_steps if state.generation == 0 else 0)
+    phase = _from_checkpoint(engine, commit_number, meta) or MetaLearningPhase(meta, MetaLearningSummary())
+    num_shards = -(-config.meta_batch_size // config.tasks_per_shard)
+    engine.progress.phase("meta-learning", (num_steps - phase.summary.num_steps) * num_shards)
+    saved_at = time.monotonic()
+    while phase.summary.num_steps < num_steps:
+        is_warmup = state.generation == 0 and phase.summary.num_steps < config.warmup_steps
+        phase = _take_step(engine, phase, () if is_warmup else _living(state))
+        if time.monotonic() - saved_at > config.checkpoint_seconds:
+            save_checkpoint(engine, commit_number, phase)
+            saved_at = time.monotonic()
+    return phase
+
+
+def save_checkpoint(engine: Engine, commit_number: int, phase: MetaLearningPhase) -> None:
+    """Keep the phase in the spool; a commit that is computed again starts from there."""
+    extra = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in vars(phase.summary).items()
+    }
+    engine.run.save_checkpoint(commit_number, phase.meta.step, phase.meta.tensors(), extra)
+
+
+def meta_state_from(step: int, tensors: dict[str, NDArray[Any]]) -> MetaState:
+    """The inverse of `MetaState.tensors`."""
+    return MetaState(step, **tensors)
+
+
+def _from_checkpoint(engine: Engine, commit_number: int, meta: MetaState) -> MetaLearningPhase | None:
+    checkpoint = engine.run.load_checkpoint(commit_number)
+    if checkpoint is None or checkpoint.step < meta.step:
+        return None
+    extra = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in checkpoint.extra.items()
+    }
+    return MetaLearningPhase(
+        meta_state_from(checkpoint.step, checkpoint.tensors), MetaLearningSummary(**extra)
+    )
+
+
+def _living(state: SearchState) -> tuple[Genotype, ...]:
+    return tuple(each.proposal.genotype for each in state.population if each.fitness is not None)
+
+
+def _take_step(engine: Engine, phase: MetaLearningPhase, living: Sequence[Genotype]) -> MetaLearningPhase:
+    """One outer step: shards to the actors, their gradients added in shard order."""
+    meta, summary = phase.meta, phase.summary
+    units = _shards(engine, meta.step, living)
+    engine.pool.publish(meta.step, meta.weights)
+    results = {result.key: result for result in engine.compute(units)}
+    shards = [(unit, results[unit.key]) for unit in units]
+    gradients, losses, accuracies = [], [], []
+    for unit, result in shards:
+        assert isinstance(result, MetaResult)
+        if result.gradient is not None and isfinite(result.loss):
+            path = engine.model.path(unit.genotype, unit.source)
+            positions = engine.model.index.positions(engine.model.active(path))
+            gradients.append(PathGradient(positions, result.gradient, result.num_tasks))
+            losses.append(result.loss)
+            accuracies.append(result.accuracy)
+    optimizer = engine.config.meta_learning.optimizer
+    return MetaLearningPhase(
+        outer_step(meta, gradients, optimizer),
+        replace(
+            summary,
+            num_steps=summary.num_steps + 1,
+            num_shards=summary.num_shards + len(units),
+            num_dropped_shards=summary.num_dropped_shards + len(units) - len(gradients),
+            losses=(*summary.losses, *([float(np.mean(losses))] if losses else [])),
+            accuracies=(*summary.accuracies, *([float(np.mean(accuracies))] if accuracies else [])),
+            outer_lr=optimizer.learning_rate(meta.step),
+        ),
+    )
+
+
+def _shards(engine: Engine, step: int, living: Sequence[Genotype]) -> list[MetaUnit]:
+    """One meta-batch: a path for each shard, from the living (with the configured chance) or uniform."""
+    config = engine.config.meta_learning
+    rng = engine.rng(step, Purpose.PATHS)
+    seeds = task_seeds(engine.rng(step, Purpose.TRAIN_TASKS), config.meta_batch_size)
+    second_order = engine.config.inner_loop.is_second_order and step >= config.first_order_steps
+    weights = multi_step_weights(engine.config.inner_loop.num_steps, step, config.multi_step_loss_steps)
+    units = []
+    for number, chunk in enumerate(chunks(seeds, config.tasks_per_shard)):
+        path = _draw_path(engine, rng, living)
+        source = (step + number) % len(engine.model.specs)
+        key = unit_key(path, source, "train", chunk, step)
+        units.append(MetaUnit(key, path, source, chunk, step, weights, second_order))
+    return units
+
+
+def _draw_path(engine: Engine, rng: np.random.Generator, living: Sequence[Genotype]) -> Genotype:
+    if living and rng.random() < engine.config.meta_learning.population_path_probability:
+        return living[int(rng.integers(len(living)))]
+    return engine.strategy.sample_path(rng)
+
+
+def multi_step_weights(num_inner_steps: int, step: int, num_outer_steps: int) -> tuple[float, ...]:
+    """Weights of the query losses after each inner step at outer step `step`.
+
+    Even at first; over `num_outer_steps` all but the last fade linearly to zero and the last takes what they lose
+    (Antoniou et al., 2019, section 4, "multi-step loss optimization"). Empty once only the last one counts.
+    """
+    if step >= num_outer_steps:
+        return ()
+    fading = (1 - step / num_outer_steps) / num_inner_steps
+    return (fading,) * (num_inner_steps - 1) + (1 - fading * (num_inner_steps - 1),)

@@ -1,0 +1,57 @@
+"""The pictures of a run, kept up to date beside its journal and in MLflow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.finalists import choose_finalists
+from orchestrator.plots import plot_architecture, plot_genealogy, plot_progress
+from orchestrator.state import Commit
+from orchestrator.tracking import Tracker
+from search_spaces.base import SearchSpace
+
+REDRAW_SECONDS = 60.0
+"""Drawing takes seconds; a search of short generations must not wait for it every time."""
+
+
+class Gallery:
+    """Draws a run's pictures: at the end, and now and then before."""
+
+    def __init__(
+        self, folder: Path, space: SearchSpace, tracker: Tracker, *, num_last_generations: int
+    ) -> None:
+        self._folder = folder
+        self._space = space
+        self._tracker = tracker
+        self._num_last_generations = num_last_generations
+        self._drawn_at = time.monotonic()
+
+    @property
+    def pictures(self) -> tuple[Path, ...]:
+        """Where the pictures lie once they are drawn."""
+        return tuple(self._folder / f"{name}.png" for name in ("progress", "genealogy", "best_architecture"))
+
+    def update(self, commits: Sequence[Commit]) -> None:
+        """Draw if the last drawing is old, or the search's last commit is among `commits`."""
+        if commits[-1].kind == "test" or time.monotonic() - self._drawn_at > REDRAW_SECONDS:
+            self.draw(commits)
+
+    def draw(self, commits: Sequence[Commit]) -> None:
+        """Draw all pictures anew."""
+        progress, genealogy, architecture = self.pictures
+        plot_progress(commits, progress)
+        best = choose_finalists(
+            commits, self._space, num_finalists=1, num_generations=self._num_last_generations
+        )
+        plot_genealogy(commits, genealogy, champion=best[0].index if best else None)
+        if best:
+            genotype = best[0].genotype
+            plot_architecture(
+                self._space.architecture(genotype), architecture, self._space.to_string(genotype)
+            )
+        for picture in self.pictures:
+            if picture.exists():
+                self._tracker.log_artifact(picture, "pictures")
+        self._drawn_at = time.monotonic()

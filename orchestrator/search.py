@@ -1,0 +1,287 @@
+"""The ways into a search: start it, resume it, measure what it found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from orchestrator.config import RunConfig, build_model, build_sources, build_space
+from orchestrator.config_loading import ConfigError, check_changes, differences, parse_config
+from orchestrator.engine import Engine, chunks, unit_key
+from orchestrator.evaluating import test_seeds
+from orchestrator.finalists import choose_finalists
+from orchestrator.loop import fold, is_finished, search_until_finished
+from orchestrator.pictures import Gallery
+from orchestrator.progress import Progress, make_progress
+from orchestrator.ray_cluster import connect, living_nodes
+from orchestrator.resolution import describe_environment, resolve
+from orchestrator.run_directory import RunDirectory, fingerprint
+from orchestrator.state import Commit, Evaluation, SearchState
+from orchestrator.tracking import Tracker
+from orchestrator.worker_pool import WorkerPool
+from search_spaces.base import Genotype
+from workers.base import EvaluationResult, EvaluationUnit
+from workers.model import Model
+from workers.outer_optimizer import MetaState
+from workers.supernet_worker import ComputeSettings, make_supernet_worker
+
+RUNS_FOLDER = Path("runs")
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """What a search has come to."""
+
+    run_dir: Path
+    state: SearchState
+    commits: tuple[Commit, ...]
+    best: Evaluation | None
+    """The finalist of the best mean validation fitness, with its scores on held-out test tasks."""
+    is_finished: bool
+    fingerprint: str
+    """Equal for searches whose every population, fitness value and weight is equal."""
+
+
+def run_search(
+    config: RunConfig,
+    *,
+    run_dir: Path | None = None,
+    address: str | None = None,
+    progress: Progress | None = None,
+) -> SearchOutcome:
+    """Search as `config` says, in a new run directory (`runs/NAME`), or in that of the same config: resume.
+
+    Raises `ConfigError`, `TaskDataError`, `RunDirectoryError`, `ClusterError` for what the user can mend, and a
+    `PoolError` when the search stopped in a resumable state.
+    """
+    run_dir = (run_dir or RUNS_FOLDER / config.name).absolute()
+    if RunDirectory.exists(run_dir):
+        _, stored = load_run(run_dir)
+        wanted = resolve(config, has_gpus=stored.compute.device == "cuda")
+        return resume_search(run_dir, changes=wanted, address=address, progress=progress)
+    model = _build(config)  # what is wrong with the data is said before anything starts
+    connect(address)
+    config = resolve(config, has_gpus=any(node.gpus for node in living_nodes()))
+    with _pool(config, model) as pool:
+        device = pool.wait_for_worker().device
+        run = RunDirectory.create(run_dir, json.loads(config.model_dump_json()), describe_environment(device))
+        with run.lock():
+            return _search(run, config, model, pool, progress)
+
+
+def resume_search(
+    run_dir: Path,
+    *,
+    changes: RunConfig | None = None,
+    address: str | None = None,
+    progress: Progress | None = None,
+) -> SearchOutcome:
+    """Go on where the run's journal ends. `changes` is its config with other settings that may change."""
+    run, config = load_run(run_dir)
+    with run.lock():
+        if changes is not None:
+            config = _change_settings(run, config, changes)
+        if is_finished(config, run.commits()):
+            return _outcome(run, config, _build(config))
+        model = _build(config)
+        connect(address)
+        with _pool(config, model) as pool:
+            _check_device(run, config, pool.wait_for_worker().device)
+            return _search(run, config, model, pool, progress)
+
+
+def load_run(run_dir: Path) -> tuple[RunDirectory, RunConfig]:
+    """The run at `run_dir` and its config as it stands, with what was changed on resume."""
+    run = RunDirectory.open(run_dir.absolute())
+    document = dict(run.config)
+    for segment in run.segments():
+        for name, value in segment.overrides.items():
+            _set(document, name.split("."), value)
+    return run, parse_config(document, origin=str(run.path / "config.yaml"))
+
+
+def evaluate_genotype(
+    run_dir: Path,
+    *,
+    genotype: str | None = None,
+    num_tasks: int = 600,
+    address: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[float, ...]:
+    """Scores on held-out test tasks at the run's last weights; of its best genotype, unless one is named.
+
+    Raises `InvalidGenotypeError` for a string that is not of the run's space.
+    """
+    run, config = load_run(run_dir)
+    model = _build(config)
+    commits = [commit for commit in run.commits() if commit.kind == "generation"]
+    if not commits:
+        raise ConfigError([f"{run.path}: no generation is committed yet: `across resume {run.path}` first"])
+    chosen = _choose(genotype, model, commits, config)
+    weights = run.load_weights(commits[-1].number)["weights"]
+    version = commits[-1].weights_version
+    units = [
+        EvaluationUnit(
+            unit_key(chosen, source, "test", seeds, version), chosen, source, "test", seeds, version
+        )
+        for source in range(len(model.specs))
+        for seeds in chunks(
+            test_seeds(config.seed, num_tasks), config.evaluation.tasks_per_chunk or num_tasks
+        )
+    ]
+    connect(address)
+    with _pool(config, model) as pool, _shown(progress, config, ()) as shown:
+        pool.publish(version, weights)
+        shown.phase("testing", len(units))
+        results = {}
+        for result in pool.run(units):
+            assert isinstance(result, EvaluationResult)
+            shown.advance(1, len(result.scores), pool.statistics.num_workers, pool.statistics.num_workers)
+            results[result.key] = result
+    failure = next((result.failure for result in results.values() if result.failure), None)
+    if failure:
+        raise ConfigError([f"{model.space.to_string(chosen)}: {failure}"])
+    return tuple(score for unit in units for score in results[unit.key].scores)
+
+
+def _search(
+    run: RunDirectory, config: RunConfig, model: Model, pool: WorkerPool, progress: Progress | None
+) -> SearchOutcome:
+    """The loop, with everything that it needs around it."""
+    strategy = config.strategy.build(model.space)
+    tracker = Tracker(config.tracking, run, model.space.to_string)
+    gallery = Gallery(
+        run.path / "plots", model.space, tracker, num_last_generations=config.test.num_last_generations
+    )
+    _take_initial_weights(run, config, model)
+    start = MetaState.start(model.initial_vector(config.seed))
+    with _shown(progress, config, run.commits()) as shown:
+        engine = Engine(config, model, strategy, pool, run, shown)
+        try:
+            tracker.set_status("RUNNING")
+            commits = search_until_finished(engine, tracker, gallery, start)
+        except BaseException as error:
+            pool.close()
+            status = "FAILED" if isinstance(error, Exception) else "KILLED"
+            tracker.finish(run.commits(), status, patience_seconds=3)
+            raise
+    tracker.finish(commits, "FINISHED")
+    return _outcome(run, config, model)
+
+
+def _outcome(run: RunDirectory, config: RunConfig, model: Model) -> SearchOutcome:
+    commits = run.commits()
+    measured = [commit for commit in commits if commit.kind == "test" and commit.evaluations]
+    return SearchOutcome(
+        run.path,
+        fold(config.strategy.build(model.space), commits),
+        commits,
+        best=measured[-1].evaluations[0] if measured else None,
+        is_finished=is_finished(config, commits),
+        fingerprint=fingerprint(commits),
+    )
+
+
+def _build(config: RunConfig) -> Model:
+    sources = build_sources(config)
+    space = build_space(config, sources)
+    config.strategy.build(space)
+    return build_model(config, space, sources)
+
+
+def _pool(config: RunConfig, model: Model) -> WorkerPool:
+    settings = ComputeSettings(
+        device=config.compute.device,
+        num_threads=config.compute.threads_per_worker,
+        allow_tf32=config.compute.allow_tf32,
+    )
+    arguments = {"model": model, "sources": config.tasks, "settings": settings}
+    gpus = 0.0 if settings.device == "cpu" else config.workers.gpus_per_worker or 1.0
+    workers = config.workers.model_copy(update={"gpus_per_worker": gpus})
+    return WorkerPool(make_supernet_worker, arguments, workers)
+
+
+@contextmanager
+def _shown(progress: Progress | None, config: RunConfig, commits: tuple[Commit, ...]) -> Iterator[Progress]:
+    """`progress`, or one that shows nothing."""
+    if progress is None:
+        quiet = Console(quiet=True)
+        total = config.search.num_generations
+        progress = make_progress(quiet, total_generations=total, title=config.name, commits=commits)
+    with progress:
+        yield progress
+
+
+def _take_initial_weights(run: RunDirectory, config: RunConfig, model: Model) -> None:
+    """Put another run's last weights where the first generation looks for a checkpoint."""
+    if config.initial_weights is None or run.commits() or run.load_checkpoint(0) is not None:
+        return
+    origin = RunDirectory.open(config.initial_weights)
+    generations = [commit for commit in origin.commits() if commit.kind == "generation"]
+    if not generations:
+        raise ConfigError([f"initial_weights: {origin.path} has no generation yet: resume it first"])
+    weights = origin.load_weights(generations[-1].number)["weights"]
+    if weights.size != model.index.size:
+        raise ConfigError(
+            [
+                f"initial_weights: the weights of {origin.path} are of another model ({weights.size} values,"
+                f" this one has {model.index.size}): give this run the same space, tasks and inner_loop"
+            ]
+        )
+    run.save_checkpoint(0, 0, MetaState.start(weights).tensors(), {})
+
+
+def _change_settings(run: RunDirectory, config: RunConfig, changes: RunConfig) -> RunConfig:
+    """Journal what differs as a new segment; raises `ConfigError` for what may not change."""
+    names = differences(config, changes)
+    check_changes(names, run.path)
+    if names:
+        document = json.loads(changes.model_dump_json())
+        run.add_segment(len(run.commits()), {name: _get(document, name.split(".")) for name in names})
+    return changes
+
+
+def _check_device(run: RunDirectory, config: RunConfig, device: str) -> None:
+    started_on = run.environment["device"]
+    if device != started_on and not config.workers.allow_mixed_devices:
+        raise ConfigError(
+            [
+                f"{run.path} was started on {started_on} and would go on on {device}, where results differ in"
+                " their last bits; resume it on the former, or with --set workers.allow_mixed_devices=true"
+            ]
+        )
+
+
+def _choose(genotype: str | None, model: Model, commits: list[Commit], config: RunConfig) -> Genotype:
+    if genotype is not None:
+        chosen = model.space.from_string(genotype)
+        model.space.validate(chosen)
+        return chosen
+    best = choose_finalists(
+        commits, model.space, num_finalists=1, num_generations=config.test.num_last_generations
+    )
+    if not best:
+        raise ConfigError(
+            ["no genotype of the last generations could be evaluated: name one with --genotype"]
+        )
+    return best[0].genotype
+
+
+def _get(document: Mapping[str, Any], path: Sequence[str]) -> object:
+    value: Any = document
+    for name in path:
+        value = value[name]
+    return value
+
+
+def _set(document: dict[str, Any], path: Sequence[str], value: object) -> None:
+    *parents, last = path
+    for name in parents:
+        document = document[name]
+    document[last] = value

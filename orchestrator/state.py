@@ -1,0 +1,137 @@
+"""The search as plain data: proposals, evaluations, commits, and the state that is their fold.
+
+`SearchState` is the checkpoint: it is never saved, but folded anew from the journal's commits, so what a strategy
+knows is exactly what was committed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from search_spaces.base import Genotype
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One individual to evaluate. A survivor keeps the index, parents and birth of its first proposal."""
+
+    index: int
+    """Position among all individuals ever proposed, from 0."""
+    genotype: Genotype
+    parents: tuple[int, ...] = ()
+    """Indices of the individuals that it was made from; empty for a random one."""
+    birth: int = 0
+    """Generation of its first proposal."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A proposal with what the workers found; `fitness` is higher-better, finite, or None after a failure."""
+
+    proposal: Proposal
+    fitness: float | None
+    scores: tuple[float, ...] = ()
+    """Score of each task, in the order of the generation's task seeds."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    weights_version: int = 0
+    failure: str | None = None
+
+    @property
+    def rank_key(self) -> float:
+        """Fitness for comparisons: a failure is worse than any fitness."""
+        return float("-inf") if self.fitness is None else self.fitness
+
+
+@dataclass(frozen=True)
+class MetaLearningSummary:
+    """One generation's outer steps."""
+
+    num_steps: int = 0
+    num_shards: int = 0
+    num_dropped_shards: int = 0
+    """Shards that diverged or failed, and so were left out of the meta-gradient."""
+    losses: tuple[float, ...] = ()
+    """Mean query loss of each outer step; NaN-free: steps without any finite shard are left out."""
+    accuracies: tuple[float, ...] = ()
+    outer_lr: float = 0.0
+    """Of the last step."""
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where a generation's time went; the part of a commit that differs between equal runs."""
+
+    wall_seconds: float = 0.0
+    meta_learning_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    worker_busy_seconds: float = 0.0
+    """Summed over the workers."""
+    num_workers: int = 0
+    num_units_computed: int = 0
+    num_units_reused: int = 0
+    """Taken from the spool or carried over, not computed in this generation."""
+    num_tasks: int = 0
+    """Tasks adapted, meta-learning and evaluation together."""
+    num_worker_failures: int = 0
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One generation, or the final measurement on test classes: what one journal file holds."""
+
+    number: int
+    """Position in the journal, from 0."""
+    kind: Literal["generation", "test"]
+    evaluations: tuple[Evaluation, ...]
+    """In proposal order."""
+    next_index: int
+    """Index of the first proposal of the next generation."""
+    weights_version: int
+    """Outer steps taken so far."""
+    weights_digest: str
+    """sha256 of the weights file's tensors after this commit; empty where the search has no weights."""
+    meta_learning: MetaLearningSummary
+    timings: Timings
+    timestamp: float
+    """Unix seconds; also the timestamp of its MLflow metrics."""
+    mlflow_run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """All that a strategy may know."""
+
+    generation: int = 0
+    """Number of generations committed."""
+    next_index: int = 0
+    population: tuple[Evaluation, ...] = ()
+    """The living, in the strategy's own order."""
+    history: tuple[Evaluation, ...] = ()
+    """Every evaluation so far in order, survivors' repeated ones included."""
+    weights_version: int = 0
+    """Version that the next evaluations will use; an evaluation of an older version is stale."""
+
+
+_commit_adapter: TypeAdapter[Commit] = TypeAdapter(Commit)
+
+
+def commit_to_json(commit: Commit) -> dict[str, Any]:
+    """The commit as JSON values."""
+    document: dict[str, Any] = _commit_adapter.dump_python(commit, mode="json")
+    return document
+
+
+def commit_from_json(document: dict[str, Any]) -> Commit:
+    """The inverse of `commit_to_json`; raises pydantic's ValidationError."""
+    return _commit_adapter.validate_python(document)
+
+
+def reproducible_part(commit: Commit) -> dict[str, Any]:
+    """What is equal, bit for bit, in every run of the same config: a commit without clocks and run ids."""
+    document = commit_to_json(commit)
+    for name in ("timings", "timestamp", "mlflow_run_id"):
+        del document[name]
+    return document

@@ -1,0 +1,82 @@
+"""What a strategy is, and the steps that several share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from orchestrator.state import Evaluation, Proposal, SearchState
+from search_spaces.base import Genotype, SearchSpace
+
+NUM_ATTEMPTS = 100
+"""Draws for a genotype that is new to the generation before a duplicate is accepted."""
+
+
+class Strategy(Protocol):
+    """Decides what to evaluate next. Immutable: all that it knows is in the `SearchState`."""
+
+    def num_new(self, state: SearchState) -> int:
+        """How many new individuals the next generation wants."""
+
+    def ask(self, state: SearchState, rng: np.random.Generator, num: int) -> list[Proposal]:
+        """The next generation: the survivors, then `num` new individuals with indices from `state.next_index`.
+
+        A survivor is the proposal that it was; it is evaluated again where the weights have moved on.
+        """
+
+    def tell(self, state: SearchState, results: Sequence[Evaluation]) -> SearchState:
+        """The state after a generation; `results` are in the order of the proposals."""
+
+    def sample_path(self, rng: np.random.Generator) -> Genotype:
+        """A path for a shard of meta-learning that takes none of the living."""
+
+
+def advance(
+    state: SearchState, results: Sequence[Evaluation], population: Sequence[Evaluation]
+) -> SearchState:
+    """The state one generation on, with `population` as the living."""
+    indices = [result.proposal.index for result in results]
+    return replace(
+        state,
+        generation=state.generation + 1,
+        next_index=max([state.next_index, *(index + 1 for index in indices)]),
+        population=tuple(population),
+        history=(*state.history, *results),
+    )
+
+
+def fittest_first(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
+    """By falling fitness; failures last; among equals the older individual first."""
+    return sorted(evaluations, key=lambda each: (-each.rank_key, each.proposal.index))
+
+
+def win_tournament(population: Sequence[Evaluation], size: int, rng: np.random.Generator) -> Evaluation:
+    """The fittest of `size` individuals drawn with replacement."""
+    entrants = [population[int(position)] for position in rng.integers(len(population), size=size)]
+    return fittest_first(entrants)[0]
+
+
+def propose_distinct(
+    state: SearchState,
+    space: SearchSpace,
+    survivors: Sequence[Proposal],
+    num: int,
+    draw: Callable[[], tuple[Genotype, tuple[int, ...]]],
+) -> list[Proposal]:
+    """`survivors`, then `num` new proposals that `draw` makes as (genotype, parents).
+
+    No two of the generation compute the same function, as long as `draw` finds others within `NUM_ATTEMPTS`.
+    """
+    proposals = list(survivors)
+    taken = {space.canonical(proposal.genotype) for proposal in proposals}
+    for index in range(state.next_index, state.next_index + num):
+        for _ in range(NUM_ATTEMPTS):
+            genotype, parents = draw()
+            if space.canonical(genotype) not in taken:
+                break
+        taken.add(space.canonical(genotype))
+        proposals.append(Proposal(index, genotype, parents, birth=state.generation))
+    return proposals
