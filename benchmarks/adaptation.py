@@ -59,6 +59,10 @@ class Workload:
     device: str
 
     @property
+    def place(self) -> str:
+        return "gpu" if self.device == "cuda" else "cpu"
+
+    @property
     def suffix(self) -> str:
         """What follows the contestant in the name of a case."""
         return ("" if self.images == "omniglot" else f"/{self.images}") + "/second_order" * self.second_order
@@ -185,7 +189,7 @@ class TaskByTask:
         for seed in seeds:
             query_loss = self._query_loss(self._network, self._batch(seed), self._second_order)
             if self._second_order:
-                query_loss.backward()  # type: ignore[no-untyped-call]
+                query_loss.backward()
             loss += query_loss.item()
         gradients = [p.grad.reshape(-1).cpu() for p in self._network.parameters() if p.grad is not None]
         return Outcome(loss / len(seeds), torch.cat(gradients) if gradients else torch.zeros(()))
@@ -243,18 +247,18 @@ def plain_query_loss(network: nn.Module, batch: TaskBatch, second_order: bool) -
 
 
 def make_learner(contestant: Contestant, workload: Workload) -> Learner:
-    torch.set_num_threads(contestant.num_threads)
     if contestant.name == "across":
         return Across(workload, contestant.tasks_per_chunk)
     return TaskByTask(workload, higher_query_loss if contestant.name == "higher" else plain_query_loss)
 
 
-_learners: dict[tuple[Contestant, Workload], Learner] = {}
+_learners: dict[tuple[str, int, Workload], Learner] = {}
 
 
 def learn_in_process(contestant: Contestant, workload: Workload, seeds: Sequence[int]) -> Outcome:
-    """Runs in a contestant's own process, which keeps its learner."""
-    key = (contestant, workload)
+    """Runs in a process of the contestant's camp, which keeps its learners."""
+    torch.set_num_threads(contestant.num_threads)
+    key = (contestant.name, contestant.tasks_per_chunk, workload)
     if key not in _learners:
         _learners[key] = make_learner(contestant, workload)
     return _learners[key].learn(seeds)
@@ -266,7 +270,7 @@ class Team:
 
     contestant: Contestant
     workload: Workload
-    processes: tuple[ProcessPoolExecutor, ...]
+    processes: Sequence[ProcessPoolExecutor]
 
     def learn(self, seeds: Sequence[int]) -> Outcome:
         """All processes at once, each on an equal part of the tasks."""
@@ -286,20 +290,17 @@ class Team:
 
 
 @contextmanager
-def assembled(contestants: Sequence[Contestant], workload: Workload) -> Iterator[list[Team]]:
-    """The contestants in processes of their own; idle ones use no processor time."""
-    pools = [
-        [ProcessPoolExecutor(1, get_context("spawn")) for _ in range(contestant.num_processes)]
-        for contestant in contestants
-    ]
+def two_camps() -> Iterator[dict[bool, list[ProcessPoolExecutor]]]:
+    """Two processes for Across and two for its rivals, who so keep the default allocator."""
+    camps = {
+        is_across: [ProcessPoolExecutor(1, get_context("spawn")) for _ in range(2)]
+        for is_across in (True, False)
+    }
     try:
-        yield [
-            Team(contestant, workload, tuple(pool))
-            for contestant, pool in zip(contestants, pools, strict=True)
-        ]
+        yield camps
     finally:
-        for pool in pools:
-            for process in pool:
+        for processes in camps.values():
+            for process in processes:
                 process.shutdown()
 
 
@@ -325,26 +326,26 @@ def check_results(teams: Sequence[Team], num_tasks: int) -> None:
             )
 
 
-def measure(workload: Workload, *, num_rounds: int, num_tasks: int, full: bool) -> Iterator[Measurement]:
+def measure(teams: Sequence[Team], *, num_rounds: int, num_tasks: int) -> Iterator[Measurement]:
     """Rates of all contestants, and how many times faster Across is than each rival's better variant."""
-    with assembled(contestants_on(workload.device, full=full), workload) as teams:
-        check_results(teams, num_tasks)
-        rounds = [[num_tasks / team.seconds(num_tasks) for team in teams] for _ in range(num_rounds)]
-    rates = list(zip(*rounds, strict=True))
+    workload = teams[0].workload
+    check_results(teams, num_tasks)
+    rounds = [[num_tasks / team.seconds(num_tasks) for team in teams] for _ in range(num_rounds)]
+    rates: list[Sequence[float]] = list(zip(*rounds, strict=True))
     best: dict[str, Sequence[float]] = {}
     for team, of_team in zip(teams, rates, strict=True):
         name = team.contestant.name
         if team is not teams[0] and name == "across":
-            case = f"{workload.device}/across/tasks_{team.contestant.tasks_per_chunk}{workload.suffix}"
+            case = f"{workload.place}/across/tasks_{team.contestant.tasks_per_chunk}{workload.suffix}"
             yield Measurement(case, "tasks_per_second", median(of_team), "1/s", num_rounds)
         elif name not in best or median(of_team) > median(best[name]):
             best[name] = of_team
     for name, of_team in best.items():
-        case = f"{workload.device}/{name}{workload.suffix}"
+        case = f"{workload.place}/{name}{workload.suffix}"
         yield Measurement(case, "tasks_per_second", median(of_team), "1/s", num_rounds)
         if name != "across":
             ratio = median(ours / theirs for ours, theirs in zip(best["across"], of_team, strict=True))
-            case = f"{workload.device}/across{workload.suffix}"
+            case = f"{workload.place}/across{workload.suffix}"
             yield Measurement(case, f"times_faster_than_{name}", ratio, "", num_rounds)
 
 
@@ -355,20 +356,26 @@ def main() -> None:
     arguments = parser.parse_args()
     if find_spec("higher") is None:
         print("higher is not installed (pip install --no-deps higher==0.2.1): measured without it")
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     measurements: list[Measurement] = []
-    for device in devices:
-        for images in SIZES if arguments.full else ["omniglot"]:
-            for second_order in (False, True):
-                workload = Workload(images, second_order, device)
-                num_tasks = {"cpu": 16 if images == "omniglot" else 8, "cuda": 64}[device]
-                for line in measure(
-                    workload, num_rounds=15 if arguments.full else 5, num_tasks=num_tasks, full=arguments.full
-                ):
-                    measurements.append(line)
-                    print(f"{line.case:45} {line.metric:25} {line.value:10.2f} {line.unit}", flush=True)
+    with two_camps() as camps:
+        for workload in workloads(full=arguments.full):
+            teams = [
+                Team(contestant, workload, camps[contestant.name == "across"][: contestant.num_processes])
+                for contestant in contestants_on(workload.device, full=arguments.full)
+            ]
+            num_tasks = 64 if workload.device == "cuda" else 16 if workload.images == "omniglot" else 8
+            for line in measure(teams, num_rounds=15 if arguments.full else 5, num_tasks=num_tasks):
+                measurements.append(line)
+                print(f"{line.case:45} {line.metric:25} {line.value:10.2f} {line.unit}", flush=True)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps([asdict(line) for line in measurements], indent=1))
+
+
+def workloads(*, full: bool) -> Iterator[Workload]:
+    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+        for images in SIZES if full else ["omniglot"]:
+            for second_order in (False, True):
+                yield Workload(images, second_order, device)
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def _problem(details: ErrorDetails, models: tuple[type[BaseModel], ...]) -> str:
 
 def _unknown_key(key: str, models: tuple[type[BaseModel], ...]) -> str:
     valid = [name for model in models for name in model.model_fields]
-    close = get_close_matches(key, valid, n=1)
+    close = get_close_matches(key, valid, n=1, cutoff=0.7)
     return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; valid are {', '.join(valid)}"
 
 
@@ -156,13 +156,13 @@ def _requirement(kind: str, context: Mapping[str, Any], message: str) -> str:
         case "less_than":
             return f"must be below {context['lt']:g}"
         case "too_short":
-            return f"must have at least {context['min_length']} entries"
+            return f"must have at least {_count(context['min_length'], 'entry', 'entries')}"
         case "too_long":
-            return f"must have at most {context['max_length']} entries"
+            return f"must have at most {_count(context['max_length'], 'entry', 'entries')}"
         case "string_too_short":
-            return f"must have at least {context['min_length']} characters"
+            return f"must have at least {_count(context['min_length'], 'character', 'characters')}"
         case "string_too_long":
-            return f"must have at most {context['max_length']} characters"
+            return f"must have at most {_count(context['max_length'], 'character', 'characters')}"
         case "string_pattern_mismatch":
             return f"must match the pattern {context['pattern']}"
         case "int_type" | "int_parsing" | "int_from_float" | "int_parsing_size":
@@ -183,3 +183,7 @@ def _requirement(kind: str, context: Mapping[str, Any], message: str) -> str:
             return "keys must be texts"
         case _:
             return message[:1].lower() + message[1:]
+
+
+def _count(number: int, singular: str, plural: str) -> str:
+    return f"{number} {singular if number == 1 else plural}"

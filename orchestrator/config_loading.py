@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,7 +56,7 @@ def parse_config(document: Mapping[str, object], *, origin: str) -> RunConfig:
     return _parse(document, origin=origin, overridden=())
 
 
-def with_overrides(config: RunConfig, overrides: Sequence[str], *, origin: str = "config") -> RunConfig:
+def with_overrides(config: RunConfig, overrides: Sequence[str], *, origin: str) -> RunConfig:
     """`config` with `key.sub=value` settings over it; raises `ConfigError`."""
     document = config.model_dump(mode="json")
     keys = override(document, overrides)
@@ -88,8 +89,8 @@ def check_resume_overrides(old: RunConfig, new: RunConfig) -> RunConfig:
         raise ConfigError(
             [
                 *problems,
-                "Generations before and after such a change would not be of one search: start another one, in a"
-                f" run directory of its own. What may change on resume: {', '.join(CHANGEABLE_ON_RESUME)}",
+                "generations before and after would not be of one search: give the changed one a name or a"
+                f" --run-dir of its own; what may change on resume: {', '.join(CHANGEABLE_ON_RESUME)}",
             ]
         )
     return new
@@ -107,7 +108,7 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for name, item in value.items():
             yield from _leaves(item, f"{key}.{name}" if key else name)
-    elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+    elif isinstance(value, list | tuple) and value and all(isinstance(item, dict) for item in value):
         for position, item in enumerate(value):
             yield from _leaves(item, f"{key}.{position}")
     else:
@@ -121,13 +122,24 @@ def _parse(document: Mapping[str, object], *, origin: str, overridden: Sequence[
         raise ConfigError(
             [_line(key, problem, origin, overridden) for key, problem in explain(error, document)]
         ) from error
+    infinite = [
+        _line(key, f"must be a finite number (got {value})", origin, overridden)
+        for key, value in _leaves(config.model_dump(), "")
+        if isinstance(value, float) and not isfinite(value)
+    ]
+    if infinite:
+        raise ConfigError(infinite)
     return _with_absolute_paths(config)
 
 
 def _line(key: str, problem: str, origin: str, overridden: Sequence[str]) -> str:
-    is_overridden = any(f"{key}.".startswith(f"{each}.") for each in overridden)
+    is_overridden = any(_is_within(key, each) or _is_within(each, key) for each in overridden)
     parts = [OVERRIDE if is_overridden else origin, key, problem]
     return ": ".join(part for part in parts if part)
+
+
+def _is_within(key: str, section: str) -> bool:
+    return f"{key}.".startswith(f"{section}.")
 
 
 def _with_absolute_paths(section: Section) -> Section:

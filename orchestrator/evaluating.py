@@ -106,7 +106,10 @@ def _units(
 
 
 def _join(proposal: Proposal, results: Sequence[EvaluationResult], weights_version: int) -> Evaluation:
-    """One evaluation from the results of its units, in unit order; sums are exact, so order cannot matter."""
+    """One evaluation from the results of its units, in unit order; sums are exact, so order cannot matter.
+
+    A metric that is not finite, such as the loss of a task that diverged, is left out.
+    """
     failure = next((result.failure for result in results if result.failure), None)
     scores = tuple(score for result in results for score in result.scores)
     if failure is None and not all(map(isfinite, scores)):
@@ -116,6 +119,7 @@ def _join(proposal: Proposal, results: Sequence[EvaluationResult], weights_versi
     metrics = {
         name: fsum(result.metrics[name] * len(result.scores) for result in results) / len(scores)
         for name in results[0].metrics
+        if all(isfinite(result.metrics[name]) for result in results)
     }
     fitness = fsum(scores) / len(scores)
     return Evaluation(proposal, fitness, scores, metrics, weights_version)

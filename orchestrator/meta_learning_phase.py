@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from orchestrator.engine import Engine, chunks, task_seeds, unit_key
 from orchestrator.state import MetaLearningSummary, SearchState
 from search_spaces.base import Genotype
 from workers.base import MetaResult, MetaUnit, Purpose
 from workers.outer_optimizer import MetaState, PathGradient, outer_step
+
+_summary_adapter = TypeAdapter(MetaLearningSummary)
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,7 @@ def meta_learn(engine: Engine, commit_number: int, state: SearchState, meta: Met
 
 def save_checkpoint(engine: Engine, commit_number: int, phase: MetaLearningPhase) -> None:
     """Keep the phase in the spool; a commit that is computed again starts from there."""
-    extra = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in vars(phase.summary).items()
-    }
+    extra = _summary_adapter.dump_python(phase.summary, mode="json")
     engine.run.save_checkpoint(commit_number, phase.meta.step, phase.meta.tensors(), extra)
 
 
@@ -61,11 +61,9 @@ def _from_checkpoint(engine: Engine, commit_number: int, meta: MetaState) -> Met
     checkpoint = engine.run.load_checkpoint(commit_number)
     if checkpoint is None or checkpoint.step < meta.step:
         return None
-    extra = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in checkpoint.extra.items()
-    }
     return MetaLearningPhase(
-        meta_state_from(checkpoint.step, checkpoint.tensors), MetaLearningSummary(**extra)
+        meta_state_from(checkpoint.step, checkpoint.tensors),
+        _summary_adapter.validate_python(checkpoint.extra),
     )
 
 

@@ -20,10 +20,26 @@ def resolve(config: RunConfig, *, has_gpus: bool) -> RunConfig:
     chunk = config.evaluation.tasks_per_chunk or TASKS_PER_CHUNK[device]
     optimizer = config.meta_learning.optimizer
     total_steps = optimizer.total_steps or max(1, config.num_outer_steps)
+    return _with_choices(config, device, chunk, total_steps)
+
+
+def resolve_as(config: RunConfig, started: RunConfig) -> RunConfig:
+    """`config` with the automatic choices that `started`, the config of a run under way, was resolved to."""
+    device = started.compute.device if config.compute.device == "auto" else config.compute.device
+    chunk = config.evaluation.tasks_per_chunk or started.evaluation.tasks_per_chunk
+    optimizer = config.meta_learning.optimizer
+    total_steps = optimizer.total_steps or started.meta_learning.optimizer.total_steps
+    return _with_choices(config, device, chunk, total_steps)
+
+
+def _with_choices(
+    config: RunConfig, device: str, tasks_per_chunk: int | None, total_steps: int | None
+) -> RunConfig:
+    optimizer = config.meta_learning.optimizer
     return config.model_copy(
         update={
             "compute": config.compute.model_copy(update={"device": device}),
-            "evaluation": config.evaluation.model_copy(update={"tasks_per_chunk": chunk}),
+            "evaluation": config.evaluation.model_copy(update={"tasks_per_chunk": tasks_per_chunk}),
             "meta_learning": config.meta_learning.model_copy(
                 update={"optimizer": optimizer.model_copy(update={"total_steps": total_steps})}
             ),

@@ -30,8 +30,8 @@ def canonical_json(document: object) -> bytes:
 
 def seal(content: Mapping[str, object]) -> dict[str, Any]:
     """`content` as JSON values with `format_version` and `checksum`."""
-    versioned = json.loads(canonical_json({**content, "format_version": FORMAT_VERSION}))
-    return {**versioned, "checksum": _checksum(versioned)}
+    document: dict[str, Any] = json.loads(sealed_bytes(content))
+    return document
 
 
 def unseal(document: object) -> dict[str, Any]:
@@ -44,15 +44,16 @@ def unseal(document: object) -> dict[str, Any]:
             f"reads format {FORMAT_VERSION}): use the version of across that wrote it"
         )
     content = {name: value for name, value in document.items() if name != "checksum"}
-    if document["checksum"] != _checksum(content):
+    if document["checksum"] != _checksum(canonical_json(content)):
         raise SealError("is damaged or was edited (its checksum does not match)")
     del content["format_version"]
     return content
 
 
 def sealed_bytes(content: Mapping[str, object]) -> bytes:
-    """A sealed document as the bytes of a file."""
-    return canonical_json(seal(content)) + b"\n"
+    """A sealed document as the bytes of a file: canonical JSON with the checksum of all the rest in front."""
+    versioned = canonical_json({**content, "format_version": FORMAT_VERSION})
+    return b'{"checksum":"%s",%s\n' % (_checksum(versioned).encode(), versioned[1:])
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
@@ -66,8 +67,8 @@ def read_sealed(path: Path) -> dict[str, Any]:
     return unseal(document)
 
 
-def _checksum(document: object) -> str:
-    return hashlib.sha256(canonical_json(document)).hexdigest()
+def _checksum(canonical: bytes) -> str:
+    return hashlib.sha256(canonical).hexdigest()
 
 
 def _dump(document: object) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,12 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.config import RunConfig, build_model, build_sources, build_space
-from orchestrator.config_loading import ConfigError, check_changes, differences, parse_config
+from orchestrator.config_loading import (
+    ConfigError,
+    changed_settings,
+    check_resume_overrides,
+    parse_config,
+)
 from orchestrator.engine import Engine, chunks, unit_key
 from orchestrator.evaluating import test_seeds
 from orchestrator.finalists import choose_finalists
@@ -20,7 +25,7 @@ from orchestrator.loop import fold, is_finished, search_until_finished
 from orchestrator.pictures import Gallery
 from orchestrator.progress import Progress, make_progress
 from orchestrator.ray_cluster import connect, living_nodes
-from orchestrator.resolution import describe_environment, resolve
+from orchestrator.resolution import describe_environment, resolve, resolve_as
 from orchestrator.run_directory import RunDirectory, fingerprint
 from orchestrator.state import Commit, Evaluation, SearchState
 from orchestrator.tracking import Tracker
@@ -63,7 +68,7 @@ def run_search(
     run_dir = (run_dir or RUNS_FOLDER / config.name).absolute()
     if RunDirectory.exists(run_dir):
         _, stored = load_run(run_dir)
-        wanted = resolve(config, has_gpus=stored.compute.device == "cuda")
+        wanted = resolve_as(config, stored)
         return resume_search(run_dir, changes=wanted, address=address, progress=progress)
     model = _build(config)  # what is wrong with the data is said before anything starts
     connect(address)
@@ -168,8 +173,9 @@ def _search(
             commits = search_until_finished(engine, tracker, gallery, start)
         except BaseException as error:
             pool.close()
-            status = "FAILED" if isinstance(error, Exception) else "KILLED"
-            tracker.finish(run.commits(), status, patience_seconds=3)
+            tracker.finish(
+                run.commits(), "FAILED" if isinstance(error, Exception) else "KILLED", patience_seconds=3
+            )
             raise
     tracker.finish(commits, "FINISHED")
     return _outcome(run, config, model)
@@ -239,11 +245,9 @@ def _take_initial_weights(run: RunDirectory, config: RunConfig, model: Model) ->
 
 def _change_settings(run: RunDirectory, config: RunConfig, changes: RunConfig) -> RunConfig:
     """Journal what differs as a new segment; raises `ConfigError` for what may not change."""
-    names = differences(config, changes)
-    check_changes(names, run.path)
-    if names:
-        document = json.loads(changes.model_dump_json())
-        run.add_segment(len(run.commits()), {name: _get(document, name.split(".")) for name in names})
+    changed = changed_settings(config, check_resume_overrides(config, changes))
+    if changed:
+        run.add_segment(len(run.commits()), changed)
     return changes
 
 
@@ -271,13 +275,6 @@ def _choose(genotype: str | None, model: Model, commits: list[Commit], config: R
             ["no genotype of the last generations could be evaluated: name one with --genotype"]
         )
     return best[0].genotype
-
-
-def _get(document: Mapping[str, Any], path: Sequence[str]) -> object:
-    value: Any = document
-    for name in path:
-        value = value[name]
-    return value
 
 
 def _set(document: dict[str, Any], path: Sequence[str], value: object) -> None:

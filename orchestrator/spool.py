@@ -17,6 +17,7 @@ from zlib import crc32
 
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from orchestrator.durable_files import explained_writes, write_fully
 from orchestrator.saved_weights import TensorFileError, Tensors, load_tensors, save_tensors, weights_digest
@@ -127,7 +128,7 @@ class Spool:
 
 
 def _to_line(result: EvaluationResult) -> bytes:
-    document = canonical_json(_result_adapter.dump_python(result, mode="json"))
+    document = to_json(result, inf_nan_mode="strings")
     return b"%08x %s\n" % (crc32(document), document)
 
 

@@ -74,7 +74,7 @@ class _Convolution(torch.autograd.Function):
         )
 
     @staticmethod
-    def backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         inputs, weight = ctx.saved_tensors
         needs_inputs, needs_weight, _ = ctx.needs_input_grad
         return (
@@ -92,13 +92,15 @@ class _InputGradient(torch.autograd.Function):
     """gx = X(gy, w); `like` is a tensor of the input's shape and layout."""
 
     @staticmethod
-    def forward(ctx: Any, output_gradient: Tensor, weight: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
+    def forward(
+        ctx: Any, output_gradient: Tensor, weight: Tensor, like: Tensor, geometry: Geometry
+    ) -> Tensor:
         ctx.save_for_backward(output_gradient, weight)
         ctx.geometry = geometry
         return _gradient(output_gradient, like, weight, geometry, of_inputs=True)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         output_gradient, weight = ctx.saved_tensors
         needs_output_gradient, needs_weight, _, _ = ctx.needs_input_grad
         return (
@@ -115,13 +117,15 @@ class _WeightGradient(torch.autograd.Function):
     """gw = W(x, gy); `like` is a tensor of the weight's shape."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, output_gradient: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
+    def forward(
+        ctx: Any, inputs: Tensor, output_gradient: Tensor, like: Tensor, geometry: Geometry
+    ) -> Tensor:
         ctx.save_for_backward(inputs, output_gradient)
         ctx.geometry = geometry
         return _gradient(output_gradient, inputs, like, geometry, of_inputs=False)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         inputs, output_gradient = ctx.saved_tensors
         needs_inputs, needs_output_gradient, _, _ = ctx.needs_input_grad
         return (

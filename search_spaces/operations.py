@@ -7,7 +7,8 @@ the parameter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -23,38 +24,77 @@ from search_spaces.architecture import (
     Zero,
 )
 from search_spaces.convolution import Geometry, convolve
+from search_spaces.normalization import normalize, normalize_and_pool, normalize_by_reference
 
-BATCH_NORM_EPSILON = 1e-5
+LayerParameters: TypeAlias = Mapping[str, Tensor]
+"""A layer's own parameters by their short names."""
 
 
-def apply_layer(
-    layer: Layer,
-    parameters: Mapping[str, Tensor],
+def apply_layers(
+    layers: Sequence[Layer],
+    parameters: Sequence[LayerParameters],
     x: Tensor,
     *,
     num_tasks: int,
     num_reference: int | None,
 ) -> Tensor:
-    """`layer` on folded activations (B, T·C, H, W).
+    """`layers`, one after the other, on folded activations (B, T·C, H, W).
 
-    `parameters` holds the layer's own parameters by their short names. Batch statistics are taken over the first
-    `num_reference` images of each task (None: over all of them, the transductive setting).
+    Batch statistics are taken over the first `num_reference` images of each task (None: over all of them, the
+    transductive setting).
     """
+    position = 0
+    while position < len(layers):
+        layer, own = layers[position], parameters[position]
+        match layers[position : position + 4]:
+            case (Conv() as convolution, BatchNorm(), ReLU(), Pool(kind="max") as pool) if (
+                num_reference is None
+            ):
+                x = _pooled_block(x, own["weight"], parameters[position + 1], convolution, pool, num_tasks)
+                position += 4
+                continue
+            case (BatchNorm(), ReLU(), *_):
+                # Nothing else reads a normalised value, so it can be rectified in its place.
+                x = _batch_norm(x, own, num_tasks, num_reference).relu_()
+                position += 2
+                continue
+        x = apply_layer(layer, own, x, num_tasks=num_tasks, num_reference=num_reference)
+        position += 1
+    return x
+
+
+def apply_layer(
+    layer: Layer, parameters: LayerParameters, x: Tensor, *, num_tasks: int, num_reference: int | None
+) -> Tensor:
+    """One layer of `apply_layers`."""
     match layer:
         case Conv():
             return _convolution(x, parameters["weight"], layer, num_tasks)
         case BatchNorm():
-            return _batch_norm(x, parameters["scale"], parameters["shift"], num_tasks, num_reference)
+            return _batch_norm(x, parameters, num_tasks, num_reference)
         case ReLU():
             return torch.relu(x)
         case Pool(kind="max"):
-            return max_pool(x, layer)
+            return F.max_pool2d(x, layer.kernel_size, layer.stride, layer.padding)
         case Pool():
             return F.avg_pool2d(x, layer.kernel_size, layer.stride, layer.padding, count_include_pad=False)
         case FactorizedReduction():
             return _factorized_reduction(x, parameters, num_tasks)
         case Zero():
             return torch.zeros_like(x[:, :, :: layer.stride, :: layer.stride])
+
+
+def _pooled_block(
+    x: Tensor, weight: Tensor, norm: LayerParameters, convolution: Conv, pool: Pool, num_tasks: int
+) -> Tensor:
+    """Convolution, batch norm, ReLU and max pooling, with the pooling first.
+
+    Filters of a negative scale are turned around, so that what follows the convolution is increasing.
+    """
+    sign = torch.copysign(weight.new_ones(()), norm["scale"].detach())
+    y = _convolution(x, weight * sign[..., None, None, None], convolution, num_tasks)
+    scale, shift = _folded(norm["scale"] * sign, num_tasks), _folded(norm["shift"], num_tasks)
+    return normalize_and_pool(y, scale, shift, pool).relu_()
 
 
 def _convolution(x: Tensor, weight: Tensor, layer: Conv, num_tasks: int) -> Tensor:
@@ -73,7 +113,7 @@ def _shared_convolution(x: Tensor, weight: Tensor, geometry: Geometry, num_tasks
     return y.reshape(batch, -1, *y.shape[2:])
 
 
-def _factorized_reduction(x: Tensor, parameters: Mapping[str, Tensor], num_tasks: int) -> Tensor:
+def _factorized_reduction(x: Tensor, parameters: LayerParameters, num_tasks: int) -> Tensor:
     """Even pixels through one 1x1 convolution, odd ones (zeros beyond the edge) through the other."""
     height, width = x.shape[2:]
     shifted = F.pad(x[:, :, 1:, 1:], (0, 1, 0, 1))
@@ -91,21 +131,13 @@ def _pointwise(x: Tensor, weight: Tensor, num_tasks: int) -> Tensor:
     return convolve(x, weight.reshape(-1, *weight.shape[2:]), Geometry(1, 0, 1, num_tasks))
 
 
-def _batch_norm(x: Tensor, scale: Tensor, shift: Tensor, num_tasks: int, num_reference: int | None) -> Tensor:
-    scale, shift = (
-        (p if p.dim() == 2 else p.expand(num_tasks, *p.shape)).reshape(-1) for p in (scale, shift)
-    )
+def _batch_norm(x: Tensor, parameters: LayerParameters, num_tasks: int, num_reference: int | None) -> Tensor:
+    scale, shift = _folded(parameters["scale"], num_tasks), _folded(parameters["shift"], num_tasks)
     if num_reference is None:
-        return F.batch_norm(x, None, None, scale, shift, training=True, eps=BATCH_NORM_EPSILON)
-    variance, mean = torch.var_mean(x[:num_reference], dim=(0, 2, 3), correction=0)
-    slope = scale * torch.rsqrt(variance + BATCH_NORM_EPSILON)
-    return x * slope[:, None, None] + (shift - mean * slope)[:, None, None]
+        return normalize(x, scale, shift)
+    return normalize_by_reference(x, scale, shift, num_reference)
 
 
-def max_pool(x: Tensor, layer: Pool) -> Tensor:
-    """Max pooling; without gradients, disjoint 2x2 windows are the maximum of four strided views, much faster."""
-    if (layer.kernel_size, layer.stride, layer.padding) == (2, 2, 0) and not torch.is_grad_enabled():
-        height, width = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
-        rows = torch.maximum(x[:, :, 0:height:2, :width], x[:, :, 1:height:2, :width])
-        return torch.maximum(rows[..., 0::2], rows[..., 1::2])
-    return F.max_pool2d(x, layer.kernel_size, layer.stride, layer.padding)
+def _folded(parameter: Tensor, num_tasks: int) -> Tensor:
+    """(T, C), or (C,) for all tasks -> (T·C,)."""
+    return (parameter if parameter.dim() == 2 else parameter.expand(num_tasks, -1)).reshape(-1)

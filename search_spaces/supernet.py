@@ -8,14 +8,19 @@ import torch
 from torch import Tensor
 
 from search_spaces.architecture import Architecture, Edge, Zero, parameter_shapes
-from search_spaces.operations import apply_layer
+from search_spaces.operations import apply_layers
 
 ParameterMap = Mapping[str, Tensor]
 
 
 def fold_tasks(inputs: Tensor, memory_format: torch.memory_format) -> Tensor:
-    """(T, B, C, H, W) -> (B, T·C, H, W)."""
-    return inputs.transpose(0, 1).flatten(1, 2).contiguous(memory_format=memory_format)
+    """(T, B, C, H, W) -> (B, T·C, H, W).
+
+    A single channel is contiguous in either layout, and only its strides tell PyTorch in which one to go on:
+    `contiguous(memory_format=...)` would leave them alone, a new tensor has those of its layout.
+    """
+    folded = inputs.transpose(0, 1).flatten(1, 2)
+    return torch.empty_like(folded, memory_format=memory_format).copy_(folded)
 
 
 def features(
@@ -67,10 +72,11 @@ def _is_zero(edge: Edge) -> bool:
 def _follow(
     edge: Edge, parameters: ParameterMap, x: Tensor, *, num_tasks: int, num_reference: int | None
 ) -> Tensor:
-    for position, layer in enumerate(edge.layers):
-        own = {name: parameters[f"{edge.name}.{position}.{name}"] for name in parameter_shapes(layer)}
-        x = apply_layer(layer, own, x, num_tasks=num_tasks, num_reference=num_reference)
-    return x
+    own = [
+        {name: parameters[f"{edge.name}.{position}.{name}"] for name in parameter_shapes(layer)}
+        for position, layer in enumerate(edge.layers)
+    ]
+    return apply_layers(edge.layers, own, x, num_tasks=num_tasks, num_reference=num_reference)
 
 
 def _present(value: Tensor | None) -> Tensor:
@@ -87,6 +93,9 @@ def _release(values: list[Tensor | None], architecture: Architecture, computed: 
 
 def _readout(x: Tensor, architecture: Architecture, num_tasks: int) -> Tensor:
     """(B, T·C, H, W) -> (T, B, F)."""
+    by_image: Tensor
     if architecture.readout == "mean":
-        return x.mean(dim=(2, 3)).unflatten(1, (num_tasks, -1)).transpose(0, 1)
-    return x.contiguous().unflatten(1, (num_tasks, -1)).flatten(2).transpose(0, 1)
+        by_image = x.mean(dim=(2, 3)).unflatten(1, (num_tasks, -1))
+    else:
+        by_image = x.contiguous().unflatten(1, (num_tasks, -1)).flatten(2)
+    return by_image.transpose(0, 1)

@@ -124,7 +124,8 @@ class PlainLearner:
         """Σ_t (θ − θ_t,K)."""
         start = self.leaves(vector)
         moved = [self.adapted(vector, batch, task) for task in range(batch.num_tasks)]
-        return torch.cat([sum(start[n] - end[n] for end in moved).detach().reshape(-1) for n in start])
+        ways = [torch.stack([start[name] - end[name] for end in moved]).sum(0) for name in start]
+        return torch.cat([way.detach().reshape(-1) for way in ways])
 
 
 def random_batch(spec: TaskSpec, *, num_tasks: int, dtype: torch.dtype = torch.float64) -> TaskBatch:

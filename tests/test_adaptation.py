@@ -107,16 +107,17 @@ def test_adaptation_equals_plain_autograd_a_task(
             torch.testing.assert_close(view[task], expected[name].detach())
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("batch_norm", ["transductive", "support"])
 @pytest.mark.parametrize("algorithm", ["maml", "anil"])
 @pytest.mark.parametrize(("space", "text"), PATHS, ids=TEXTS)
 def test_query_losses_after_adaptation_equal_plain_ones(
-    space: SearchSpace, text: str, algorithm: str, batch_norm: str
+    space: SearchSpace, text: str, algorithm: str, batch_norm: str, memory_format: torch.memory_format
 ) -> None:
     inner_loop = InnerLoopConfig.model_validate(
         {"algorithm": algorithm, "batch_norm": batch_norm, "learn_inner_lrs": True, "num_steps": 3}
     )
-    episode, plain, vector = make_episode(space, text, inner_loop)
+    episode, plain, vector = make_episode(space, text, inner_loop, memory_format)
     expected = [
         plain.query_loss(plain.adapted(vector, episode.batch, task), episode.batch, task).item()
         for task in range(3)

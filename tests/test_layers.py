@@ -28,7 +28,7 @@ LAYERS = {
     "search_spaces": Layer(
         layers=frozenset({"search_spaces"}),
         libraries=frozenset({"numpy", "pydantic"}),
-        confined={"torch": frozenset({"operations", "convolution", "supernet", "network", "primitives"})},
+        confined={"torch": frozenset({"operations", "convolution", "normalization", "supernet", "network"})},
     ),
     "workers": Layer(
         layers=frozenset({"search_spaces", "workers"}),
@@ -37,7 +37,7 @@ LAYERS = {
     "orchestrator": Layer(
         layers=frozenset({"search_spaces", "workers", "orchestrator"}),
         confined={
-            "ray": frozenset({"worker_pool", "sweep", "cli"}),
+            "ray": frozenset({"worker_pool", "actor_fleet", "weight_store", "ray_cluster", "cli"}),
             "mlflow": frozenset({"tracking"}),
         },
     ),

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from search_spaces.base import SearchSpace
-from tests.plain_meta_learning import PlainLearner, random_batch
-from tests.test_adaptation import LAYERWISE, PATHS, SPEC, TEXTS, make_episode
+from tests.plain_meta_learning import PlainLearner
+from tests.test_adaptation import LAYERWISE, PATHS, TEXTS, make_episode
 from workers.adaptation import InnerLoopConfig
 from workers.base import TaskBatch
 from workers.episode import Episode, prepare_episode
@@ -63,9 +63,12 @@ def test_meta_gradients_equal_plain_ones(
 
 @pytest.mark.parametrize("second_order", [True, False], ids=["second order", "first order"])
 @pytest.mark.parametrize("algorithm", ["maml", "anil"])
-def test_learned_rates_and_the_multi_step_loss_equal_plain_ones(algorithm: str, second_order: bool) -> None:
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_learned_rates_and_the_multi_step_loss_equal_plain_ones(
+    algorithm: str, second_order: bool, memory_format: torch.memory_format
+) -> None:
     inner_loop = configure(algorithm=algorithm, learn_inner_lrs=True)
-    episode, plain, vector = make_episode(LAYERWISE, PATH, inner_loop)
+    episode, plain, vector = make_episode(LAYERWISE, PATH, inner_loop, memory_format)
     step_weights = (0.2, 0.3, 0.5)
     shard = meta_gradient(episode, second_order=second_order, multi_step_weights=step_weights)
     expected = plain.meta_gradient(
@@ -126,20 +129,12 @@ def test_other_chunks_of_tasks_agree(algorithm: str) -> None:
 
 def test_float32_agrees_with_float64() -> None:
     episode, plain, vector = make_episode(LAYERWISE, PATH, configure())
-    narrow = prepare_episode(
-        plain.model,
-        plain.path,
-        vector.float(),
-        random_batch(SPEC, num_tasks=3, dtype=torch.float64).to(torch.device("cpu")),
-        episode.memory_format,
+    batch = replace(
+        episode.batch,
+        support_inputs=episode.batch.support_inputs.float(),
+        query_inputs=episode.batch.query_inputs.float(),
     )
-    batch = narrow.batch
-    narrow = replace(
-        narrow,
-        batch=replace(
-            batch, support_inputs=batch.support_inputs.float(), query_inputs=batch.query_inputs.float()
-        ),
-    )
+    narrow = prepare_episode(plain.model, plain.path, vector.float(), batch, episode.memory_format)
     wide = meta_gradient(episode, second_order=True)
     torch.testing.assert_close(
         meta_gradient(narrow, second_order=True).gradient.double(), wide.gradient, rtol=1e-3, atol=1e-4

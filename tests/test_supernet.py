@@ -211,3 +211,15 @@ def test_reference_statistics_of_a_batch_norm_worked_out_by_hand(with_gradients:
         outputs = features_of(architecture, weights, images, num_reference=2)
     # The first two have mean 2 and variance 1.
     torch.testing.assert_close(outputs.flatten(), torch.tensor([-1.5, 2.5, 12.5]), rtol=1e-4, atol=0.0)
+
+
+@pytest.mark.parametrize("num_tasks", [1, 3])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_layout_of_folded_images_is_that_of_the_feature_maps(num_tasks: int, channels: int) -> None:
+    """One channel is contiguous in both layouts: its strides must say which one is meant."""
+    images = torch.randn(num_tasks, 2, channels, 4, 4)
+    folded = fold_tasks(images, torch.channels_last)
+    torch.testing.assert_close(folded, fold_tasks(images, torch.contiguous_format))
+    weight = torch.randn(num_tasks * 8, channels, 3, 3)
+    output = torch.conv2d(folded, weight, padding=1, groups=num_tasks)
+    assert output.is_contiguous(memory_format=torch.channels_last)

@@ -80,9 +80,10 @@ def meta_unit(model: Model, text: str = PATH, *, version: int = 0, second_order:
 
 def digest(result: UnitResult) -> str:
     """All of a result's bits but its duration."""
-    gradient = result.gradient if isinstance(result, MetaResult) else None
-    plain = replace(result, seconds=0.0) if gradient is None else replace(result, seconds=0.0, gradient=None)
-    return sha256(repr(plain).encode() + (b"" if gradient is None else gradient.tobytes())).hexdigest()
+    if isinstance(result, MetaResult):
+        bits = b"" if result.gradient is None else result.gradient.tobytes()
+        return sha256(repr(replace(result, seconds=0.0, gradient=None)).encode() + bits).hexdigest()
+    return sha256(repr(replace(result, seconds=0.0)).encode()).hexdigest()
 
 
 def units_and_weights(model: Model) -> tuple[list[Unit], NDArray[np.float32]]:
@@ -100,7 +101,10 @@ def test_a_unit_computed_again_after_others_gives_the_same_bits() -> None:
     worker, model, _ = make_worker()
     units, weights = units_and_weights(model)
     first = [digest(worker.run(unit, weights)) for unit in units]
-    others = [evaluation_unit(model, OTHER_PATH, first_seed=9), meta_unit(model, OTHER_PATH, version=1)]
+    others: list[Unit] = [
+        evaluation_unit(model, OTHER_PATH, first_seed=9),
+        meta_unit(model, OTHER_PATH, version=1),
+    ]
     for other in others:
         worker.run(other, model.initial_vector(1))
     assert [digest(worker.run(unit, weights)) for unit in reversed(units)] == first[::-1]

@@ -143,6 +143,11 @@ def read_for_ever(reference: ray.ObjectRef[NDArray[np.float32]]) -> None:
         time.sleep(0.1)
 
 
+def run_for_ever(pool: WorkerPool) -> None:
+    while True:
+        assert_complete([*pool.run(units(2))], 2)
+
+
 def unit(number: int, behaviour: int = FINE, version: int = 0) -> EvaluationUnit:
     return EvaluationUnit(f"unit-{number}", (behaviour,), 0, "validation", (number, 2 * number), version)
 
@@ -424,8 +429,7 @@ def test_devices_of_different_kinds_are_refused(make_pool: Callable[..., WorkerP
         make_pool(2, worker=ManyDevicesWorker) as pool,
         pytest.raises(MixedDevicesError, match="allow_mixed_devices"),
     ):
-        while True:
-            [*pool.run(units(2))]
+        run_for_ever(pool)
 
 
 @pytest.mark.ray

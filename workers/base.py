@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from search_spaces.base import Genotype, InputShape
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 

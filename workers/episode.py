@@ -39,11 +39,16 @@ class Episode:
         return self.path.objective.loss(outputs, self.batch.support_targets)
 
     def query_outputs(self, query: Tensor, fast: Mapping[str, Tensor]) -> Tensor:
-        """The head's outputs on the query images (T, B, num_outputs)."""
-        num_support = self.batch.support_inputs.shape[1]
-        if self.model.inner_loop.batch_norm == "transductive" or self.model.inner_loop.adapts_head_only:
-            return self._outputs(query, fast, num_reference=None)
-        return self._outputs(query, fast, num_reference=num_support)[:, num_support:]
+        """The head's outputs on the query images (T, B, num_outputs), `query` being that of `inputs`."""
+        if self.model.inner_loop.adapts_head_only:
+            return self.path.outputs(fast, query)
+        return self._outputs(query, fast, num_reference=self._num_reference)[:, self._num_reference or 0 :]
+
+    @property
+    def _num_reference(self) -> int | None:
+        """Images before the query images that alone give the batch statistics; None: there are no such."""
+        is_transductive = self.model.inner_loop.batch_norm == "transductive"
+        return None if is_transductive else self.batch.support_inputs.shape[1]
 
     def _outputs(self, images: Tensor, fast: Mapping[str, Tensor], num_reference: int | None) -> Tensor:
         if self.model.inner_loop.adapts_head_only:
@@ -54,18 +59,15 @@ class Episode:
     def inputs(self, body: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """What the support and the query losses read: folded images, or features where the body stays fixed."""
         support = fold_tasks(self.batch.support_inputs, self.memory_format)
-        query = fold_tasks(self.batch.query_inputs, self.memory_format)
-        joined = self.model.inner_loop.batch_norm == "support"
-        if joined:
-            query = torch.cat([support, query])
+        query_inputs = self.batch.query_inputs
+        if self._num_reference is not None:
+            query_inputs = torch.cat([self.batch.support_inputs, query_inputs], dim=1)
+        query = fold_tasks(query_inputs, self.memory_format)
         if not self.model.inner_loop.adapts_head_only:
             return support, query
-        num_support = self.batch.support_inputs.shape[1]
-        of = partial(self.path.features, body, num_tasks=self.num_tasks)
-        if not joined:
-            return of(support, num_reference=None), of(query, num_reference=None)
-        both = of(query, num_reference=num_support)
-        return both[:, :num_support], both[:, num_support:]
+        features = partial(self.path.features, body, num_tasks=self.num_tasks)
+        of_query = features(query, num_reference=self._num_reference)
+        return features(support, num_reference=None), of_query[:, self._num_reference or 0 :]
 
     def rates(self, learned: Tensor | None, layout: FastWeights) -> list[Tensor | float]:
         """The rate of each inner step; `learned` is (T, number of adapted parameters, K)."""
@@ -86,6 +88,4 @@ def prepare_episode(
     model: Model, path: Path, vector: Tensor, batch: TaskBatch, memory_format: torch.memory_format
 ) -> Episode:
     """Cut what `path` uses out of the meta-learned vector."""
-    return Episode(
-        model, path, slices(model.index, vector, model.active(path)), batch, memory_format
-    )
+    return Episode(model, path, slices(model.index, vector, model.active(path)), batch, memory_format)

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import cos, pi
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from search_spaces.base import Config
 
@@ -38,10 +38,19 @@ class OuterOptimizerConfig(Config):
     max_gradient_norm: float | None = Field(default=10.0, gt=0)
     """Meta-gradients of a larger norm are scaled down to it; None: never."""
 
+    @model_validator(mode="after")
+    def _cosine_falls(self) -> Self:
+        if self.schedule == "cosine" and self.min_outer_lr > self.outer_lr:
+            raise ValueError(
+                f"min_outer_lr must be at most outer_lr, {self.outer_lr} (got {self.min_outer_lr})"
+            )
+        return self
+
     def learning_rate(self, step: int) -> float:
-        """The outer learning rate of outer step `step`, from 0."""
-        if self.schedule == "constant" or self.total_steps is None:
+        """The outer learning rate of outer step `step`, from 0; a cosine needs its `total_steps` by then."""
+        if self.schedule == "constant":
             return self.outer_lr
+        assert self.total_steps is not None, "resolved before a search starts"
         progress = min(1.0, step / self.total_steps)
         return self.min_outer_lr + 0.5 * (self.outer_lr - self.min_outer_lr) * (1 + cos(pi * progress))
 
@@ -83,7 +92,9 @@ class PathGradient:
     num_tasks: int
 
 
-def outer_step(state: MetaState, gradients: Iterable[PathGradient], config: OuterOptimizerConfig) -> MetaState:
+def outer_step(
+    state: MetaState, gradients: Iterable[PathGradient], config: OuterOptimizerConfig
+) -> MetaState:
     """One step along the mean over tasks of `gradients`, which are added in their order.
 
     Each element's mean is over the tasks whose path used it. Without any gradient only the step is counted.
@@ -111,14 +122,20 @@ def _adam(
 ) -> MetaState:
     """Kingma & Ba, 2015, Algorithm 1, on the touched elements, each with its own step count."""
     beta1, beta2 = np.float32(config.beta1), np.float32(config.beta2)
-    first: Vector = beta1 * state.first_moment[touched] + (np.float32(1) - beta1) * gradient
-    second: Vector = beta2 * state.second_moment[touched] + (np.float32(1) - beta2) * (gradient * gradient)
-    count = (state.num_updates[touched] + 1).astype(np.float64)
-    step = (first / (1 - config.beta1**count)) / (
-        np.sqrt(second / (1 - config.beta2**count)) + config.epsilon
-    )
+    rest1, rest2 = np.float32(1 - config.beta1), np.float32(1 - config.beta2)
+    first: Vector = beta1 * state.first_moment[touched] + rest1 * gradient
+    second: Vector = beta2 * state.second_moment[touched] + rest2 * (gradient * gradient)
+    counts = state.num_updates[touched] + 1
+    unbiased_first = first / _bias_correction(config.beta1, counts)
+    step = unbiased_first / (np.sqrt(second / _bias_correction(config.beta2, counts)) + config.epsilon)
     weights = state.weights[touched] - learning_rate * step.astype(np.float32)
     return _replace(state, touched, weights=weights, first_moment=first, second_moment=second)
+
+
+def _bias_correction(beta: float, counts: NDArray[np.int32]) -> NDArray[np.float64]:
+    """1 - beta^count, from repeated products: unlike a power, these have the same bits on every processor."""
+    powers: NDArray[np.float64] = np.multiply.accumulate(np.full(counts.max(initial=0), beta))
+    return 1 - powers[counts - 1]
 
 
 def _replace(state: MetaState, touched: NDArray[np.int64], **changed: Vector) -> MetaState:

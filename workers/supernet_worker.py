@@ -68,9 +68,10 @@ class SupernetWorker:
         is_cuda = self._device.type == "cuda"
         return WorkerDescription(device=torch.cuda.get_device_name(self._device) if is_cuda else "cpu")
 
-    def run(self, unit: Unit, weights: NDArray[np.float32]) -> UnitResult:
+    def run(self, unit: Unit, weights: NDArray[np.float32] | None) -> UnitResult:
         """Compute `unit` at `weights`, whose version the unit names. Raises what the computation raises."""
         start = time.perf_counter()
+        assert weights is not None, "units of a supernet need its weights"
         self._load(unit.weights_version, weights)
         result: UnitResult
         match unit:

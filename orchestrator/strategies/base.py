@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from orchestrator.state import Evaluation, Proposal, SearchState
 from search_spaces.base import Genotype, SearchSpace
 
 NUM_ATTEMPTS = 100
-"""Draws for a genotype that is new to the generation before a duplicate is accepted."""
+"""Draws for a genotype that is new to the generation, and as many random ones before a duplicate is accepted."""
 
 
 class Strategy(Protocol):
@@ -53,6 +54,16 @@ def fittest_first(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
     return sorted(evaluations, key=lambda each: (-each.rank_key, each.proposal.index))
 
 
+def successful(population: Iterable[Evaluation]) -> list[Evaluation]:
+    """`population` without the failures, which have no children and are nobody's elite."""
+    return [each for each in population if each.fitness is not None]
+
+
+def elites(state: SearchState, num: int) -> list[Proposal]:
+    """The fittest `num` individuals, or fewer where fewer succeeded."""
+    return [each.proposal for each in fittest_first(successful(state.population))[:num]]
+
+
 def win_tournament(population: Sequence[Evaluation], size: int, rng: np.random.Generator) -> Evaluation:
     """The fittest of `size` individuals drawn with replacement."""
     entrants = [population[int(position)] for position in rng.integers(len(population), size=size)]
@@ -65,18 +76,20 @@ def propose_distinct(
     survivors: Sequence[Proposal],
     num: int,
     draw: Callable[[], tuple[Genotype, tuple[int, ...]]],
+    rng: np.random.Generator,
 ) -> list[Proposal]:
     """`survivors`, then `num` new proposals that `draw` makes as (genotype, parents).
 
-    No two of the generation compute the same function, as long as `draw` finds others within `NUM_ATTEMPTS`.
+    No two of the generation compute the same function, as long as others are found: where `draw` has none to
+    offer, because the population has converged, uniform samples take over.
     """
     proposals = list(survivors)
     taken = {space.canonical(proposal.genotype) for proposal in proposals}
     for index in range(state.next_index, state.next_index + num):
-        for _ in range(NUM_ATTEMPTS):
-            genotype, parents = draw()
-            if space.canonical(genotype) not in taken:
-                break
+        drawn = (draw() for _ in range(NUM_ATTEMPTS))
+        sampled = ((space.sample(rng), ()) for _ in range(NUM_ATTEMPTS))
+        new = (each for each in chain(drawn, sampled) if space.canonical(each[0]) not in taken)
+        genotype, parents = next(new, None) or draw()
         taken.add(space.canonical(genotype))
         proposals.append(Proposal(index, genotype, parents, birth=state.generation))
     return proposals

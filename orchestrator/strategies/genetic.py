@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from orchestrator.state import Evaluation, Proposal, SearchState
-from orchestrator.strategies.base import advance, fittest_first, propose_distinct, win_tournament
+from orchestrator.strategies.base import advance, elites, propose_distinct, successful, win_tournament
 from search_spaces.base import Config, Genotype, SearchSpace
 
 
@@ -51,13 +51,15 @@ class Genetic:
     space: SearchSpace
 
     def num_new(self, state: SearchState) -> int:
-        return self.config.population_size - len(self._elites(state))
+        return self.config.population_size - len(elites(state, self.config.num_elites))
 
     def ask(self, state: SearchState, rng: np.random.Generator, num: int) -> list[Proposal]:
-        def draw() -> tuple[Genotype, tuple[int, ...]]:
-            return self._breed(state, rng) if state.population else (self.space.sample(rng), ())
+        parents = successful(state.population)
 
-        return propose_distinct(state, self.space, self._elites(state), num, draw)
+        def draw() -> tuple[Genotype, tuple[int, ...]]:
+            return self._breed(parents, rng) if parents else (self.space.sample(rng), ())
+
+        return propose_distinct(state, self.space, elites(state, self.config.num_elites), num, draw, rng)
 
     def tell(self, state: SearchState, results: Sequence[Evaluation]) -> SearchState:
         return advance(state, results, population=results)
@@ -65,14 +67,13 @@ class Genetic:
     def sample_path(self, rng: np.random.Generator) -> Genotype:
         return self.space.sample(rng)
 
-    def _elites(self, state: SearchState) -> list[Proposal]:
-        return [each.proposal for each in fittest_first(state.population)[: self.config.num_elites]]
-
-    def _breed(self, state: SearchState, rng: np.random.Generator) -> tuple[Genotype, tuple[int, ...]]:
-        mother = win_tournament(state.population, self.config.tournament_size, rng).proposal
+    def _breed(
+        self, population: Sequence[Evaluation], rng: np.random.Generator
+    ) -> tuple[Genotype, tuple[int, ...]]:
+        mother = win_tournament(population, self.config.tournament_size, rng).proposal
         if rng.random() >= self.config.crossover_probability:
             return self.space.mutate(mother.genotype, rng), (mother.index,)
-        father = win_tournament(state.population, self.config.tournament_size, rng).proposal
+        father = win_tournament(population, self.config.tournament_size, rng).proposal
         child = self.space.crossover(mother.genotype, father.genotype, rng)
         if rng.random() < self.config.mutation_probability:
             child = self.space.mutate(child, rng)

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from orchestrator.state import Evaluation, Proposal, SearchState
-from orchestrator.strategies.base import advance, fittest_first, propose_distinct
+from orchestrator.strategies.base import advance, elites, propose_distinct
 from search_spaces.base import Config, Genotype, SearchSpace
 
 
@@ -38,8 +38,8 @@ class Random:
         return self.config.population_size
 
     def ask(self, state: SearchState, rng: np.random.Generator, num: int) -> list[Proposal]:
-        elites = [each.proposal for each in fittest_first(state.population)[: self.config.num_elites]]
-        return propose_distinct(state, self.space, elites, num, lambda: (self.space.sample(rng), ()))
+        survivors = elites(state, self.config.num_elites)
+        return propose_distinct(state, self.space, survivors, num, lambda: (self.space.sample(rng), ()), rng)
 
     def tell(self, state: SearchState, results: Sequence[Evaluation]) -> SearchState:
         return advance(state, results, population=results)

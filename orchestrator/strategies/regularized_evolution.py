@@ -1,8 +1,9 @@
 """Regularized evolution: Real et al., 2019, "Regularized Evolution for Image Classifier Architecture Search",
 Algorithm 1.
 
-Deviation: `num_offspring` children are made from the same population and replace as many of the oldest at once, so
-that workers can evaluate them side by side; with 1 it is the published algorithm.
+Deviations: `num_offspring` children are made from the same population and replace as many of the oldest at once, so
+that workers can evaluate them side by side; with 1 it is the published schedule. No two individuals of a generation
+compute the same function. Failures have no children.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from orchestrator.state import Evaluation, Proposal, SearchState
-from orchestrator.strategies.base import advance, fittest_first, propose_distinct
+from orchestrator.strategies.base import advance, propose_distinct, successful, win_tournament
 from search_spaces.base import Config, Genotype, SearchSpace
 
 
@@ -25,7 +26,7 @@ class RegularizedEvolutionConfig(Config):
     type: Literal["regularized_evolution"] = "regularized_evolution"
     population_size: int = Field(default=16, ge=2)
     sample_size: int = Field(default=5, ge=1)
-    """Individuals drawn, of which the fittest is the parent."""
+    """Individuals drawn with replacement, of which the fittest is the parent."""
     num_offspring: int = Field(default=8, ge=1)
     """Children a generation; as many of the oldest die."""
 
@@ -55,15 +56,15 @@ class RegularizedEvolution:
 
     def ask(self, state: SearchState, rng: np.random.Generator, num: int) -> list[Proposal]:
         survivors = [each.proposal for each in state.population[num:]]
+        parents = successful(state.population)
 
         def draw() -> tuple[Genotype, tuple[int, ...]]:
-            if not state.population:
+            if not parents:
                 return self.space.sample(rng), ()
-            drawn = rng.choice(len(state.population), size=self.config.sample_size, replace=False)
-            parent = fittest_first(state.population[int(position)] for position in drawn)[0].proposal
+            parent = win_tournament(parents, self.config.sample_size, rng).proposal
             return self.space.mutate(parent.genotype, rng), (parent.index,)
 
-        return propose_distinct(state, self.space, survivors, num, draw)
+        return propose_distinct(state, self.space, survivors, num, draw, rng)
 
     def tell(self, state: SearchState, results: Sequence[Evaluation]) -> SearchState:
         return advance(state, results, population=results)

@@ -1,0 +1,50 @@
+"""`across evaluate`: the held-out accuracy of one genotype."""
+
+from __future__ import annotations
+
+import click
+
+from orchestrator.cli.interruption import take_signals
+from orchestrator.cli.outcomes import explained
+from orchestrator.cli.runs import address_option, best_genotype, current_settings, find_run, notation
+
+
+@click.command()
+@click.argument("run")
+@click.option("--genotype", metavar="STRING", help="The architecture; the run's best one without it.")
+@click.option(
+    "--num-tasks", type=click.IntRange(min=2), default=600, show_default=True, help="Of unseen classes."
+)
+@address_option
+@explained()
+def evaluate(run: str, genotype: str | None, num_tasks: int, address: str | None) -> None:
+    """Measure a genotype on held-out classes.
+
+    It is adapted from the last weights of RUN, a run directory or a name in runs/.
+    """
+    from rich.console import Console
+
+    from orchestrator.progress import make_progress
+    from orchestrator.ray_cluster import connect
+    from orchestrator.search import evaluate_genotype, load_run
+    from orchestrator.statistics import mean_and_interval
+
+    place = find_run(run)
+    directory, config = load_run(place)
+    settings, commits = current_settings(directory), directory.commits()
+    if genotype is not None:
+        notation(settings).from_string(genotype)
+    connect(address)
+    take_signals()
+    progress = make_progress(
+        Console(stderr=True),
+        total_generations=config.search.num_generations,
+        title=f"evaluating {config.name}",
+        commits=commits,
+    )
+    scores = evaluate_genotype(
+        place, genotype=genotype, num_tasks=num_tasks, address=address, progress=progress
+    )
+    mean, half_width = mean_and_interval(scores)
+    click.echo(genotype or best_genotype(settings, commits))
+    click.echo(f"{mean:.4f} ± {half_width:.4f} (95 % interval, {len(scores):,} tasks of unseen classes)")

@@ -1,0 +1,123 @@
+"""`across search` and `across resume`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.interruption import take_signals
+from orchestrator.cli.outcomes import explained, resumable
+from orchestrator.cli.runs import RUNS_FOLDER, address_option, find_run, set_option
+
+if TYPE_CHECKING:
+    from orchestrator.config import RunConfig
+    from orchestrator.progress import Progress
+    from orchestrator.search import SearchOutcome
+    from orchestrator.state import Commit
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@set_option
+@click.option(
+    "--run-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the run is kept; runs/NAME without it.",
+)
+@address_option
+@explained()
+def search(config: Path, overrides: tuple[str, ...], run_dir: Path | None, address: str | None) -> None:
+    """Search as the file CONFIG says.
+
+    Where the run directory holds a search of the same config already, it goes on with that.
+    """
+    from orchestrator.config_checks import validate_config
+    from orchestrator.config_loading import check_resume_overrides, load_config
+
+    loaded = load_config(config, overrides)
+    validate_config(loaded, origin=str(config))
+    place = (run_dir or RUNS_FOLDER / loaded.name).absolute()
+    with resumable(place):
+        from orchestrator.resolution import resolve_as
+        from orchestrator.run_directory import RunDirectory
+        from orchestrator.search import load_run, run_search
+
+        if RunDirectory.exists(place):
+            _, stored = load_run(place)
+            check_resume_overrides(stored, resolve_as(loaded, stored))
+        progress = _prepare(loaded, place, address)
+        outcome = run_search(loaded, run_dir=place, address=address, progress=progress)
+    _show(outcome, loaded)
+
+
+@click.command()
+@click.argument("run")
+@set_option
+@address_option
+@explained()
+def resume(run: str, overrides: tuple[str, ...], address: str | None) -> None:
+    """Go on with a search.
+
+    RUN is a run directory or a name in runs/. What does not decide which search it is can be changed, such as
+    --set workers.num_workers=2 or --set search.num_generations=50.
+    """
+    from orchestrator.config_checks import validate_config
+    from orchestrator.config_loading import check_resume_overrides, with_overrides
+    from orchestrator.search import load_run, resume_search
+
+    place = find_run(run)
+    _, config = load_run(place)
+    changes = check_resume_overrides(config, with_overrides(config, overrides, origin=str(place)))
+    validate_config(changes, origin=str(place))
+    with resumable(place):
+        progress = _prepare(changes, place, address)
+        outcome = resume_search(place, changes=changes, address=address, progress=progress)
+    _show(outcome, changes)
+
+
+def _prepare(config: RunConfig, run_dir: Path, address: str | None) -> Progress:
+    """Start Ray unless nothing is left to do; what shows the search.
+
+    Ray is started before the search does it, because it takes SIGTERM for itself, and here that is taken back.
+    """
+    from rich.console import Console
+
+    from orchestrator.loop import is_finished
+    from orchestrator.progress import make_progress
+    from orchestrator.ray_cluster import connect
+
+    commits = _commits(run_dir)
+    if not is_finished(config, commits):
+        connect(address)
+        take_signals()
+    return make_progress(
+        Console(), total_generations=config.search.num_generations, title=config.name, commits=commits
+    )
+
+
+def _commits(run_dir: Path) -> tuple[Commit, ...]:
+    """Those of a run that is there; raises `RunDirectoryError` if it is damaged or in use."""
+    from orchestrator.run_directory import RunDirectory
+
+    if not RunDirectory.exists(run_dir):
+        return ()
+    run = RunDirectory.open(run_dir)
+    with run.lock():
+        return run.commits()
+
+
+def _show(outcome: SearchOutcome, config: RunConfig) -> None:
+    """What the search found."""
+    from rich.console import Console
+
+    from orchestrator.cli.summary import summarize
+    from orchestrator.progress import render_summary
+
+    console = Console()
+    summary = summarize(outcome, config)
+    if summary is None:
+        console.print("The search has ended, and no genotype could be measured.", markup=False)
+    else:
+        console.print(render_summary(summary))

@@ -1,0 +1,76 @@
+"""What a config describes beyond its keys: data that is there, architectures within the limits, genotypes.
+
+Everything is built once on the driver, so that what the user can mend is said before any worker starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.config import RunConfig, TaskShapeError, build_model, build_sources, build_space
+from orchestrator.config_errors import ConfigError
+from orchestrator.run_directory import RunDirectory, RunDirectoryError
+from orchestrator.strategies.base import Strategy
+from orchestrator.strategies.fixed import FixedConfig
+from search_spaces.base import ConstraintError, InvalidGenotypeError, SearchSpace
+from search_spaces.layerwise import InputTooSmallError
+from workers.base import TaskDataError, TaskSource
+from workers.model import Model
+
+
+@dataclass(frozen=True)
+class SearchParts:
+    """What a config stands for."""
+
+    sources: tuple[TaskSource, ...]
+    space: SearchSpace
+    strategy: Strategy
+    model: Model
+
+
+def validate_config(config: RunConfig, *, origin: str) -> SearchParts:
+    """The parts of the search that `config` describes.
+
+    Raises `ConfigError` with all problems of the data, or else all of the space and the strategy; its lines begin
+    with `origin` and the key to look at.
+    """
+    problems: list[str] = []
+    if config.initial_weights is not None:
+        with _noted(problems, f"{origin}: initial_weights", RunDirectoryError):
+            RunDirectory.open(config.initial_weights)
+    for position, source in enumerate(config.tasks):
+        key = "tasks" if len(config.tasks) == 1 else f"tasks.{position}"
+        with _noted(problems, f"{origin}: {key}", TaskDataError):
+            source.build()
+    _raise_if_any(problems)
+    with _noted(problems, origin, TaskShapeError):
+        sources = build_sources(config)
+    _raise_if_any(problems)
+    with _noted(problems, f"{origin}: space", InputTooSmallError):
+        space = build_space(config, sources)
+    _raise_if_any(problems)
+    with _noted(problems, f"{origin}: constraints", ConstraintError):
+        space.sample(np.random.default_rng(config.seed))
+    key = "strategy.genotype" if isinstance(config.strategy, FixedConfig) else "strategy"
+    with _noted(problems, f"{origin}: {key}", InvalidGenotypeError):
+        strategy = config.strategy.build(space)
+    _raise_if_any(problems)
+    return SearchParts(sources, space, strategy, build_model(config, space, sources))
+
+
+@contextmanager
+def _noted(problems: list[str], place: str, kind: type[ValueError]) -> Iterator[None]:
+    """Add each line of an error's text to `problems`."""
+    try:
+        yield
+    except kind as error:
+        problems += [f"{place}: {line}" for line in str(error).splitlines()]
+
+
+def _raise_if_any(problems: list[str]) -> None:
+    if problems:
+        raise ConfigError(problems)
