@@ -1,29 +1,32 @@
 """What does a search bring on real data? Omniglot, 5-way 1-shot, in a given wall-clock time.
 
-    python benchmarks/omniglot.py [--minutes M] [--seeds N] [--full] [--data DIR] [--run-dir DIR]
-                                  [--plot FILE] [--json FILE]
+    python benchmarks/omniglot.py [--full | --minutes M --seeds N] [--data DIR] [--run-dir DIR] [--plot FILE]
     python benchmarks/omniglot.py --config configs/omniglot_5way1shot.yaml [--data DIR] ...
 
-Two arms, the same time each, one after the other on the whole machine:
+Two arms, one after the other on the whole machine, the same time each:
 
 - `across`: the search of configs/omniglot_two_cores.yaml takes the first part of the time; then the network that it
-  found goes on from the supernet's weights by itself.
+  found goes on alone, from the supernet's weights.
 - `fixed`: no search; 4CONV with 64 filters is meta-trained by the same engine with the same settings.
 
-Time is that of the generations: meta-learning, evaluation on validation tasks, everything in between. A short trial
-run, whose time counts too, measures the pace of the network to be trained, so that the cosine of the outer learning
-rate ends with the time. Accuracy: after adaptation, on the same 600 held-out tasks for all arms and seeds; ± is the
-95 % interval over tasks. `difference`: of both arms on the same task, over all tasks and seeds; `difference_by_seed`
-the more cautious one, Student's t over the seeds' means.
+Time is that of all generations: meta-learning and evaluation on validation tasks. A short trial, whose time counts
+too, measures the pace of the network to be trained, so that the cosine of the outer learning rate ends with the
+time. Generations are whole, so an arm takes a few seconds more (see `seconds`); below 25 minutes they are made
+smaller in proportion.
 
-Everything lies in --run-dir: the same command again goes on where it was interrupted. Quick: one seed, a minute;
---full: three seeds, 25 minutes. With --config only that search is run, to its own end.
+Accuracy after adaptation, on the same 600 held-out tasks for all arms and seeds, with its 95 % interval over the
+tasks. `difference`: across minus fixed on the same task, over all tasks and seeds; `difference/by_seed` is the more
+cautious interval, Student's t over the means of the seeds.
+
+Everything lies in --run-dir: the same command again goes on where it was interrupted. Quick: one seed, a minute an
+arm; --full: three seeds, 25 minutes. With --config that search alone is run, to its own end.
 """
 
 from __future__ import annotations
 
+import json
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -33,103 +36,268 @@ from statistics import fmean, stdev
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import matplotlib as mpl
-import scipy.stats
-from matplotlib.figure import Figure
 from rich.console import Console
+from scipy.stats import t as student
 
 from benchmarks.report import Measurement, make_parser, show, write_json
 from orchestrator.config import RunConfig, build_model, build_sources, build_space
 from orchestrator.config_loading import load_config
 from orchestrator.engine import chunks
 from orchestrator.evaluating import test_seeds
+from orchestrator.plots.style import BLUE, ORANGE, TEAL, picture
 from orchestrator.progress import make_progress
 from orchestrator.run_directory import RunDirectory
 from orchestrator.search import SearchOutcome, load_run, run_search
 from orchestrator.state import Commit
 from orchestrator.statistics import mean_and_interval
+from search_spaces.base import Genotype
 from workers.base import EvaluationResult, EvaluationUnit
 from workers.supernet_worker import ComputeSettings, SupernetWorker
 
-ROOT = Path(__file__).resolve().parents[1]
-SEARCH_CONFIG = ROOT / "configs" / "omniglot_two_cores.yaml"
+SEARCH_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "omniglot_two_cores.yaml"
+BENCHMARK = "omniglot/5way1shot"
 SEARCH_SHARE = 0.4
 """Of the time; the rest trains the network that was found."""
 FULL_MINUTES = 25.0
+NUM_STRETCH_STEPS = 50
+"""Outer steps between two looks at the validation tasks in training without a search, at `FULL_MINUTES`."""
 NUM_TEST_TASKS = 600
 TEST_SEED = 0
 """Of the held-out tasks, whatever the seed of a search."""
-STRETCH = {"meta_learning.steps_per_generation": 100, "evaluation.num_tasks": 100}
-"""Meta-training without a search looks at the validation tasks after so many steps."""
-TRIAL = {"meta_learning.steps_per_generation": 20, "evaluation.num_tasks": 20, "search.num_generations": 2}
-"""The same mixture, to measure its pace."""
+CONTINUATION_SEED = 1000
+"""Added to the seed of the search: what goes on meets tasks that the search has not seen."""
+FOUR_CONV = {
+    "space": {"type": "layerwise", "operations": ["conv_3x3"], "widths": [64]},
+    "strategy": {"type": "fixed", "genotype": "|".join(["conv_3x3:64"] * 4)},
+}
+COLOURS = {"across": BLUE, "fixed": ORANGE}
 
 
 @dataclass(frozen=True)
-class Run:
-    """What an arm did with one seed: its run directories in order, and what it ended with."""
+class Arm:
+    """What an arm did with one seed."""
 
     case: str
     parts: tuple[SearchOutcome, ...]
+    """Its runs in order; the last one's weights are tested."""
+    architecture: str
     scores: tuple[float, ...]
     """Accuracy on each of the held-out tasks."""
+
+    @property
+    def seconds(self) -> float:
+        return sum(map(seconds_of, self.parts))
 
     @property
     def curve(self) -> list[tuple[float, float]]:
         """Seconds so far and best validation accuracy of each generation."""
         commits = [commit for part in self.parts for commit in generations(part)]
         seconds = accumulate(commit.timings.wall_seconds for commit in commits)
-        return [(second, best_fitness(commit)) for second, commit in zip(seconds, commits, strict=True)]
+        best = (max(each.rank_key for each in commit.evaluations) for commit in commits)
+        return list(zip(seconds, best, strict=True))
 
 
 def generations(outcome: SearchOutcome) -> list[Commit]:
     return [commit for commit in outcome.commits if commit.kind == "generation"]
 
 
-def best_fitness(commit: Commit) -> float:
-    return max((each.rank_key for each in commit.evaluations), default=float("-inf"))
-
-
 def seconds_of(outcome: SearchOutcome) -> float:
     return sum(commit.timings.wall_seconds for commit in generations(outcome))
 
 
-def config_with(arguments: Namespace, seed: int, settings: Mapping[str, object]) -> RunConfig:
-    """The config of the search with other settings; tracking is off, and the test is done here."""
+def config_with(options: Namespace, settings: Mapping[str, object]) -> RunConfig:
+    """The search's config with other settings; without MLflow, and with next to no test of its own."""
     common = {
-        "seed": seed,
-        "tasks.root": arguments.data,
+        "tasks.root": options.data,
+        "tracking.enabled": False,
         "test.num_tasks": 2,
         "test.num_finalists": 1,
-        "tracking.enabled": False,
     }
-    overrides = [f"{key}={value}" for key, value in {**common, **settings}.items()]
-    return load_config(SEARCH_CONFIG, overrides)
-
-
-def search(config: RunConfig, run_dir: Path) -> SearchOutcome:
-    """Run, or resume, and show it on stderr."""
-    commits = RunDirectory.open(run_dir).commits() if RunDirectory.exists(run_dir) else ()
-    name = f"{run_dir.parent.name}/{run_dir.name}"
-    shown = make_progress(
-        Console(stderr=True), total_generations=config.search.num_generations, title=name, commits=commits
+    overrides = {**common, **settings}
+    return load_config(
+        SEARCH_CONFIG, [f"{key}={json.dumps(value, default=str)}" for key, value in overrides.items()]
     )
+
+
+def run_or_resume(config: RunConfig, run_dir: Path) -> SearchOutcome:
+    """The search in `run_dir`, shown on stderr."""
+    commits = RunDirectory.open(run_dir).commits() if RunDirectory.exists(run_dir) else ()
+    title = f"{run_dir.parent.name}/{run_dir.name}"
+    total = config.search.num_generations
+    shown = make_progress(Console(stderr=True), total_generations=total, title=title, commits=commits)
     return run_search(config, run_dir=run_dir, progress=shown)
 
 
 def meta_train(
-    arguments: Namespace, seed: int, run_dir: Path, settings: Mapping[str, object], *, seconds: float
-) -> tuple[SearchOutcome, ...]:
-    """One genotype for `seconds` in all: a trial for the pace, then a cosine as long as the rest of the time."""
-    settings = {"meta_learning.warmup_steps": 0, "meta_learning.population_path_probability": 1.0, **settings}
-    trial = search(config_with(arguments, seed, {**settings, **TRIAL}), run_dir.with_name(f"{run_dir.name}_trial"))
-    step_seconds = generations(trial)[-1].timings.wall_seconds / TRIAL["meta_learning.steps_per_generation"]
-    left = max(step_seconds, seconds - seconds_of(trial))
-    steps = {
-        "meta_learning.optimizer.schedule": "cosine",
-        "meta_learning.optimizer.total_steps": max(1, round(left / step_seconds)),
-        "search.max_seconds": left,
-        "search.num_generations": 1_000_000,
+    options: Namespace, run_dir: Path, settings: Mapping[str, object], *, seconds: float
+) -> tuple[SearchOutcome, SearchOutcome]:
+    """A trial of two stretches for the pace, then training with a cosine as long as the rest of the time."""
+    num_steps = scaled(NUM_STRETCH_STEPS, options.minutes, least=5)
+    stretches = {
+        "meta_learning.warmup_steps": 0,
+        "meta_learning.steps_per_generation": num_steps,
+        "evaluation.num_tasks": max(4, num_steps - num_steps % 4),
+        **settings,
     }
-    training = search(config_with(arguments, seed, {**settings, **STRETCH, **steps}), run_dir)
-    return training, trial
+    trial_dir = run_dir.with_name(f"{run_dir.name}_trial")
+    trial = run_or_resume(config_with(options, {**stretches, "search.num_generations": 2}), trial_dir)
+    stretch_seconds = generations(trial)[-1].timings.wall_seconds
+    left = max(stretch_seconds, seconds - seconds_of(trial))
+    length = {
+        "search.max_seconds": left,
+        "search.num_generations": 1 + round(2 * left / stretch_seconds),
+        "meta_learning.optimizer.total_steps": round(num_steps * left / stretch_seconds),
+    }
+    return trial, run_or_resume(config_with(options, {**stretches, **length}), run_dir)
+
+
+def scaled(count: int, minutes: float, *, least: int) -> int:
+    """`count`, or its share where the time is shorter than `FULL_MINUTES`."""
+    return max(least, round(count * min(1.0, minutes / FULL_MINUTES)))
+
+
+def measure_across(options: Namespace, seed: int) -> Arm:
+    budget, minutes = 60 * options.minutes, options.minutes
+    folder = options.run_dir / f"seed{seed}"
+    plan = load_config(SEARCH_CONFIG).meta_learning
+    search = run_or_resume(
+        config_with(
+            options,
+            {
+                "seed": seed,
+                "search.max_seconds": SEARCH_SHARE * budget,
+                "meta_learning.warmup_steps": scaled(plan.warmup_steps, minutes, least=0),
+                "meta_learning.steps_per_generation": scaled(plan.steps_per_generation, minutes, least=5),
+            },
+        ),
+        folder / "across_search",
+    )
+    assert search.best is not None, "no genotype could be evaluated"
+    _, config = load_run(search.run_dir)
+    genotype = search.best.proposal.genotype
+    found = build_space(config, build_sources(config)).to_string(genotype)
+    settings = {
+        "seed": seed + CONTINUATION_SEED,
+        "strategy": {"type": "fixed", "genotype": found},
+        "initial_weights": search.run_dir,
+    }
+    left = budget - seconds_of(search)
+    parts = (search, *meta_train(options, folder / "across", settings, seconds=left))
+    return Arm(f"{BENCHMARK}/across/seed{seed}", parts, found, held_out_scores(parts[-1], genotype))
+
+
+def measure_fixed(options: Namespace, seed: int) -> Arm:
+    run_dir = options.run_dir / f"seed{seed}" / "fixed"
+    parts = meta_train(options, run_dir, {"seed": seed, **FOUR_CONV}, seconds=60 * options.minutes)
+    assert parts[-1].best is not None, "4CONV could not be evaluated"
+    scores = held_out_scores(parts[-1], parts[-1].best.proposal.genotype)
+    return Arm(f"{BENCHMARK}/fixed/seed{seed}", parts, "4CONV, 64 filters", scores)
+
+
+def held_out_scores(outcome: SearchOutcome, genotype: Genotype) -> tuple[float, ...]:
+    """Accuracy of `genotype` on each held-out task at the run's last weights."""
+    run, config = load_run(outcome.run_dir)
+    sources = build_sources(config)
+    model = build_model(config, build_space(config, sources), sources)
+    last = generations(outcome)[-1]
+    weights = run.load_weights(last.number)["weights"]
+    worker = SupernetWorker(model, sources, ComputeSettings(config.compute.device))
+    scores: list[float] = []
+    for seeds in chunks(test_seeds(TEST_SEED, NUM_TEST_TASKS), config.evaluation.tasks_per_chunk or 4):
+        result = worker.run(EvaluationUnit("", genotype, 0, "test", seeds, last.weights_version), weights)
+        assert isinstance(result, EvaluationResult)
+        scores += result.scores
+    return tuple(scores)
+
+
+def measure_config(options: Namespace) -> Arm:
+    """The search of another config as it stands, with its own test of the best finalist."""
+    config = load_config(options.config, [f"tasks.root={json.dumps(str(options.data))}"])
+    outcome = run_or_resume(config, options.run_dir / config.name)
+    assert outcome.best is not None, "no finalist could be evaluated"
+    _, resolved = load_run(outcome.run_dir)
+    found = build_space(resolved, build_sources(resolved)).to_string(outcome.best.proposal.genotype)
+    case = f"{BENCHMARK}/{config.name}/seed{config.seed}"
+    return Arm(case, (outcome,), found, outcome.best.scores)
+
+
+def accuracy_of(arm: Arm) -> Iterator[Measurement]:
+    accuracy, half_width = mean_and_interval(arm.scores)
+    yield Measurement(arm.case, "accuracy", accuracy, "", len(arm.scores))
+    yield Measurement(arm.case, "accuracy_half_width_95", half_width, "", len(arm.scores))
+    yield Measurement(arm.case, "seconds", arm.seconds, "s", 1)
+
+
+def curve_of(arm: Arm) -> Iterator[Measurement]:
+    for seconds, accuracy in arm.curve:
+        yield Measurement(f"{arm.case}/curve/{seconds:.0f}s", "validation_accuracy", accuracy, "", 1)
+
+
+def difference_of(pairs: Sequence[tuple[Arm, Arm]]) -> Iterator[Measurement]:
+    """Of the arms of each seed, task by task."""
+    by_seed = [[ours - theirs for ours, theirs in zip(a.scores, b.scores, strict=True)] for a, b in pairs]
+    mean, half_width = mean_and_interval([each for differences in by_seed for each in differences])
+    num = len(by_seed) * NUM_TEST_TASKS
+    yield Measurement(f"{BENCHMARK}/difference", "accuracy", mean, "", num)
+    yield Measurement(f"{BENCHMARK}/difference", "accuracy_half_width_95", half_width, "", num)
+    if len(pairs) > 1:
+        error = stdev(map(fmean, by_seed)) / sqrt(len(pairs))
+        half_width = float(student.ppf(0.975, len(pairs) - 1)) * error
+        case = f"{BENCHMARK}/difference/by_seed"
+        yield Measurement(case, "accuracy_half_width_95", half_width, "", len(pairs))
+
+
+def plot_curves(path: Path, arms: Sequence[Arm]) -> None:
+    """Validation accuracy by time; thin while many genotypes are searched, and the best of them is shown."""
+    with picture(path, height=4.0) as figure:
+        axes = figure.subplots()
+        for arm in arms:
+            name = arm.case.split("/")[2]
+            minutes = [seconds / 60 for seconds, _ in arm.curve]
+            accuracies = [accuracy for _, accuracy in arm.curve]
+            num_searched = len(generations(arm.parts[0])) if name == "across" else 0
+            colour, label = COLOURS.get(name, TEAL), name if arm in arms[:2] else None
+            axes.plot(minutes, accuracies, color=colour, linewidth=0.8, alpha=0.6)
+            axes.plot(minutes[num_searched:], accuracies[num_searched:], color=colour, label=label)
+        axes.set(xlabel="minutes", ylabel="accuracy on validation tasks", title="Omniglot, 5-way 1-shot")
+        axes.legend(loc="lower right")
+
+
+def main() -> None:
+    parser = make_parser("a search against 4CONV on Omniglot", full="three seeds, 25 minutes an arm")
+    parser.add_argument("--minutes", type=float, help="wall-clock time of an arm (1; with --full 25)")
+    parser.add_argument("--seeds", type=int, help="number of seeds (1; with --full 3)")
+    parser.add_argument("--data", type=Path, default=Path("data/omniglot"), help="folder of the two archives")
+    parser.add_argument("--run-dir", type=Path, help="default: runs/omniglot_M_minutes")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the learning curves as PNG")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="run this search alone")
+    options = parser.parse_args()
+    options.minutes = options.minutes or (FULL_MINUTES if options.full else 1.0)
+    run_dir = options.run_dir or Path("runs") / f"omniglot_{options.minutes:g}_minutes"
+    options.data, options.run_dir = options.data.absolute(), run_dir.absolute()
+    config = load_config(options.config or SEARCH_CONFIG)
+    print(
+        f"batch norm: {config.inner_loop.batch_norm}; held-out test classes",
+        flush=True,
+    )
+    arms: list[Arm] = []
+    pairs: list[tuple[Arm, Arm]] = []
+    lines: list[Measurement] = []
+    if options.config:
+        arms.append(measure_config(options))
+        lines += show(accuracy_of(arms[0]))
+    for seed in range(0 if options.config else options.seeds or (3 if options.full else 1)):
+        pairs.append((measure_across(options, seed), measure_fixed(options, seed)))
+        for arm in pairs[-1]:
+            print(f"{arm.case}: {arm.architecture}")
+            lines += show(accuracy_of(arm))
+            arms.append(arm)
+    if pairs:
+        lines += show(difference_of(pairs))
+    write_json(options.json, [*lines, *(point for arm in arms for point in curve_of(arm))])
+    if options.plot:
+        plot_curves(options.plot, arms)
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,11 @@ from orchestrator.cli.runs import current_settings, find_run, notation, run_stat
 
 HOST = "127.0.0.1"
 _SQLITE = "sqlite:///"
+_SERVER_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven idle processes otherwise, which outlive a SIGTERM
+}
 
 
 class UserInterfaceError(ValueError):
@@ -70,8 +75,8 @@ def ui(port: int, runs_dir: Path) -> None:
     location = artifact_location(uri, runs_dir)
     if location is not None:
         arguments += ["--default-artifact-root", location]
-    environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", **os.environ}
-    os.execve(sys.executable, [sys.executable, "-m", "mlflow", "server", *arguments], environment)
+    command = [sys.executable, "-m", "mlflow", "server", *arguments]
+    os.execve(sys.executable, command, {**_SERVER_SETTINGS, **os.environ})
 
 
 def _check_store(uri: str) -> None:
