@@ -48,6 +48,7 @@ from orchestrator.progress import make_progress
 from orchestrator.resolution import resolve
 from orchestrator.run_directory import RunDirectory
 from orchestrator.tracking import Tracker
+from orchestrator.tracking_config import TrackingConfig
 from orchestrator.worker_pool import WorkerPool, WorkersConfig
 from workers.base import EvaluationResult, EvaluationUnit, Unit, WorkerDescription
 from workers.outer_optimizer import MetaState
@@ -66,7 +67,7 @@ class IdleWorker:
         return EvaluationResult(unit.key, (0.5,) * len(unit.seeds), {"loss": 1.0})
 
 
-def idle_config(num_generations: int, *, tracked: bool) -> RunConfig:
+def idle_config(num_generations: int, tracking: TrackingConfig) -> RunConfig:
     document = {
         "name": "idle",
         "space": {"type": "layerwise", "num_layers": 8, "widths": [16, 32]},
@@ -76,7 +77,7 @@ def idle_config(num_generations: int, *, tracked: bool) -> RunConfig:
         "evaluation": {"num_tasks": NUM_TASKS, "tasks_per_chunk": NUM_TASKS},
         "search": {"num_generations": num_generations},
         "test": {"num_tasks": 2, "num_finalists": 1},
-        "tracking": {"enabled": tracked},
+        "tracking": tracking,
     }
     return resolve(RunConfig.model_validate(document), has_gpus=False)
 
@@ -97,10 +98,11 @@ def idle_pool(num_workers: int) -> Iterator[WorkerPool]:
 
 def search_rate(num_workers: int, num_generations: int, *, tracked: bool) -> float:
     """Of a whole search, from its first commit to its last."""
-    config = idle_config(num_generations, tracked=tracked)
-    sources = build_sources(config)
-    model = build_model(config, build_space(config, sources), sources)
     with TemporaryDirectory() as folder, idle_pool(num_workers) as pool:
+        tracking = TrackingConfig(enabled=tracked, uri=f"sqlite:///{folder}/mlflow.db")
+        config = idle_config(num_generations, tracking)
+        sources = build_sources(config)
+        model = build_model(config, build_space(config, sources), sources)
         run = RunDirectory.create(Path(folder) / "run", json.loads(config.model_dump_json()), {})
         tracker = Tracker(config.tracking, run, model.space.to_string)
         gallery = Gallery(run.path / "plots", model.space, tracker, num_last_generations=1)

@@ -39,6 +39,7 @@ from benchmarks.report import Measurement, make_parser, show, write_json
 from orchestrator.ray_cluster import connect
 from orchestrator.search import run_search
 from orchestrator.state import Commit
+from orchestrator.tracking_config import TrackingConfig
 from orchestrator.worker_actor import WorkerActor
 from orchestrator.worker_pool import Worker, WorkerPool, WorkersConfig
 from search_spaces import LayerwiseConfig
@@ -179,7 +180,9 @@ def measure_generations(num_generations: int) -> Iterator[Measurement]:
     """Growth of the driver and of two actors over the generations of a small search."""
     recorder = MemoryRecorder()
     with TemporaryDirectory() as folder:
+        tracking = TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db")
         config = tiny_config(search={"num_generations": num_generations})
+        config = config.model_copy(update={"tracking": tracking})
         with local_ray():
             run_search(config, run_dir=Path(folder) / "run", progress=recorder)
     for name, megabytes in (("driver", recorder.driver), ("actors", recorder.actors)):

@@ -28,8 +28,6 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
 from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
@@ -39,16 +37,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from rich.console import Console
 from scipy.stats import t as student
 
+from benchmarks.learning_curves import Arm, curve_of, generations, plot_curves, seconds_of
 from benchmarks.report import Measurement, make_parser, show, write_json
 from orchestrator.config import RunConfig, build_model, build_sources, build_space
 from orchestrator.config_loading import load_config
 from orchestrator.engine import chunks
 from orchestrator.evaluating import test_seeds
-from orchestrator.plots.style import BLUE, ORANGE, TEAL, picture
 from orchestrator.progress import make_progress
 from orchestrator.run_directory import RunDirectory
 from orchestrator.search import SearchOutcome, load_run, run_search
-from orchestrator.state import Commit
 from orchestrator.statistics import mean_and_interval
 from search_spaces.base import Genotype
 from workers.base import EvaluationResult, EvaluationUnit
@@ -56,7 +53,7 @@ from workers.supernet_worker import ComputeSettings, SupernetWorker
 
 SEARCH_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "omniglot_two_cores.yaml"
 BENCHMARK = "omniglot/5way1shot"
-SEARCH_SHARE = 0.4
+SEARCH_SHARE = 1 / 3
 """Of the time; the rest trains the network that was found."""
 FULL_MINUTES = 25.0
 NUM_STRETCH_STEPS = 50
@@ -70,39 +67,6 @@ FOUR_CONV = {
     "space": {"type": "layerwise", "operations": ["conv_3x3"], "widths": [64]},
     "strategy": {"type": "fixed", "genotype": "|".join(["conv_3x3:64"] * 4)},
 }
-COLOURS = {"across": BLUE, "fixed": ORANGE}
-
-
-@dataclass(frozen=True)
-class Arm:
-    """What an arm did with one seed."""
-
-    case: str
-    parts: tuple[SearchOutcome, ...]
-    """Its runs in order; the last one's weights are tested."""
-    architecture: str
-    scores: tuple[float, ...]
-    """Accuracy on each of the held-out tasks."""
-
-    @property
-    def seconds(self) -> float:
-        return sum(map(seconds_of, self.parts))
-
-    @property
-    def curve(self) -> list[tuple[float, float]]:
-        """Seconds so far and best validation accuracy of each generation."""
-        commits = [commit for part in self.parts for commit in generations(part)]
-        seconds = accumulate(commit.timings.wall_seconds for commit in commits)
-        best = (max(each.rank_key for each in commit.evaluations) for commit in commits)
-        return list(zip(seconds, best, strict=True))
-
-
-def generations(outcome: SearchOutcome) -> list[Commit]:
-    return [commit for commit in outcome.commits if commit.kind == "generation"]
-
-
-def seconds_of(outcome: SearchOutcome) -> float:
-    return sum(commit.timings.wall_seconds for commit in generations(outcome))
 
 
 def config_with(options: Namespace, settings: Mapping[str, object]) -> RunConfig:
@@ -130,7 +94,7 @@ def run_or_resume(config: RunConfig, run_dir: Path) -> SearchOutcome:
 
 def meta_train(
     options: Namespace, run_dir: Path, settings: Mapping[str, object], *, seconds: float
-) -> tuple[SearchOutcome, SearchOutcome]:
+) -> dict[str, SearchOutcome]:
     """A trial of two stretches for the pace, then training with a cosine as long as the rest of the time."""
     num_steps = scaled(NUM_STRETCH_STEPS, options.minutes, least=5)
     stretches = {
@@ -148,7 +112,8 @@ def meta_train(
         "search.num_generations": 1 + round(2 * left / stretch_seconds),
         "meta_learning.optimizer.total_steps": round(num_steps * left / stretch_seconds),
     }
-    return trial, run_or_resume(config_with(options, {**stretches, **length}), run_dir)
+    training = run_or_resume(config_with(options, {**stretches, **length}), run_dir)
+    return {"trial": trial, "training": training}
 
 
 def scaled(count: int, minutes: float, *, least: int) -> int:
@@ -182,16 +147,18 @@ def measure_across(options: Namespace, seed: int) -> Arm:
         "initial_weights": search.run_dir,
     }
     left = budget - seconds_of(search)
-    parts = (search, *meta_train(options, folder / "across", settings, seconds=left))
-    return Arm(f"{BENCHMARK}/across/seed{seed}", parts, found, held_out_scores(parts[-1], genotype))
+    phases = {"search": search, **meta_train(options, folder / "across", settings, seconds=left)}
+    scores = held_out_scores(phases["training"], genotype)
+    return Arm(f"{BENCHMARK}/across/seed{seed}", phases, found, scores)
 
 
 def measure_fixed(options: Namespace, seed: int) -> Arm:
     run_dir = options.run_dir / f"seed{seed}" / "fixed"
-    parts = meta_train(options, run_dir, {"seed": seed, **FOUR_CONV}, seconds=60 * options.minutes)
-    assert parts[-1].best is not None, "4CONV could not be evaluated"
-    scores = held_out_scores(parts[-1], parts[-1].best.proposal.genotype)
-    return Arm(f"{BENCHMARK}/fixed/seed{seed}", parts, "4CONV, 64 filters", scores)
+    phases = meta_train(options, run_dir, {"seed": seed, **FOUR_CONV}, seconds=60 * options.minutes)
+    best = phases["training"].best
+    assert best is not None, "4CONV could not be evaluated"
+    scores = held_out_scores(phases["training"], best.proposal.genotype)
+    return Arm(f"{BENCHMARK}/fixed/seed{seed}", phases, "4CONV, 64 filters", scores)
 
 
 def held_out_scores(outcome: SearchOutcome, genotype: Genotype) -> tuple[float, ...]:
@@ -218,7 +185,7 @@ def measure_config(options: Namespace) -> Arm:
     _, resolved = load_run(outcome.run_dir)
     found = build_space(resolved, build_sources(resolved)).to_string(outcome.best.proposal.genotype)
     case = f"{BENCHMARK}/{config.name}/seed{config.seed}"
-    return Arm(case, (outcome,), found, outcome.best.scores)
+    return Arm(case, {"search": outcome}, found, outcome.best.scores)
 
 
 def accuracy_of(arm: Arm) -> Iterator[Measurement]:
@@ -226,11 +193,6 @@ def accuracy_of(arm: Arm) -> Iterator[Measurement]:
     yield Measurement(arm.case, "accuracy", accuracy, "", len(arm.scores))
     yield Measurement(arm.case, "accuracy_half_width_95", half_width, "", len(arm.scores))
     yield Measurement(arm.case, "seconds", arm.seconds, "s", 1)
-
-
-def curve_of(arm: Arm) -> Iterator[Measurement]:
-    for seconds, accuracy in arm.curve:
-        yield Measurement(f"{arm.case}/curve/{seconds:.0f}s", "validation_accuracy", accuracy, "", 1)
 
 
 def difference_of(pairs: Sequence[tuple[Arm, Arm]]) -> Iterator[Measurement]:
@@ -247,22 +209,6 @@ def difference_of(pairs: Sequence[tuple[Arm, Arm]]) -> Iterator[Measurement]:
         yield Measurement(case, "accuracy_half_width_95", half_width, "", len(pairs))
 
 
-def plot_curves(path: Path, arms: Sequence[Arm]) -> None:
-    """Validation accuracy by time; thin while many genotypes are searched, and the best of them is shown."""
-    with picture(path, height=4.0) as figure:
-        axes = figure.subplots()
-        for arm in arms:
-            name = arm.case.split("/")[2]
-            minutes = [seconds / 60 for seconds, _ in arm.curve]
-            accuracies = [accuracy for _, accuracy in arm.curve]
-            num_searched = len(generations(arm.parts[0])) if name == "across" else 0
-            colour, label = COLOURS.get(name, TEAL), name if arm in arms[:2] else None
-            axes.plot(minutes, accuracies, color=colour, linewidth=0.8, alpha=0.6)
-            axes.plot(minutes[num_searched:], accuracies[num_searched:], color=colour, label=label)
-        axes.set(xlabel="minutes", ylabel="accuracy on validation tasks", title="Omniglot, 5-way 1-shot")
-        axes.legend(loc="lower right")
-
-
 def main() -> None:
     parser = make_parser("a search against 4CONV on Omniglot", full="three seeds, 25 minutes an arm")
     parser.add_argument("--minutes", type=float, help="wall-clock time of an arm (1; with --full 25)")
@@ -275,17 +221,11 @@ def main() -> None:
     options.minutes = options.minutes or (FULL_MINUTES if options.full else 1.0)
     run_dir = options.run_dir or Path("runs") / f"omniglot_{options.minutes:g}_minutes"
     options.data, options.run_dir = options.data.absolute(), run_dir.absolute()
-    config = load_config(options.config or SEARCH_CONFIG)
-    print(
-        f"batch norm: {config.inner_loop.batch_norm}; held-out test classes",
-        flush=True,
-    )
-    arms: list[Arm] = []
+    inner_loop = load_config(options.config or SEARCH_CONFIG).inner_loop
+    print(f"batch norm: {inner_loop.batch_norm}; classes: held out", flush=True)
+    arms: list[Arm] = [measure_config(options)] if options.config else []
+    lines: list[Measurement] = show(line for arm in arms for line in accuracy_of(arm))
     pairs: list[tuple[Arm, Arm]] = []
-    lines: list[Measurement] = []
-    if options.config:
-        arms.append(measure_config(options))
-        lines += show(accuracy_of(arms[0]))
     for seed in range(0 if options.config else options.seeds or (3 if options.full else 1)):
         pairs.append((measure_across(options, seed), measure_fixed(options, seed)))
         for arm in pairs[-1]:
@@ -296,7 +236,7 @@ def main() -> None:
         lines += show(difference_of(pairs))
     write_json(options.json, [*lines, *(point for arm in arms for point in curve_of(arm))])
     if options.plot:
-        plot_curves(options.plot, arms)
+        plot_curves(options.plot, arms, title="Omniglot, 5-way 1-shot")
 
 
 if __name__ == "__main__":

@@ -7,14 +7,12 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, zip_longest
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 from typing import Any
 
 from orchestrator.state import Commit, Evaluation, Timings
+from orchestrator.statistics import mean_and_interval
 from search_spaces.base import Genotype
-
-NORMAL_95 = 1.96
-"""Half-width of a 95 % interval of a mean, in standard errors."""
 
 
 def best_so_far(commits: Sequence[Commit]) -> list[float]:
@@ -158,11 +156,8 @@ def _test(evaluations: Sequence[Evaluation]) -> dict[str, float]:
     finalist = next((item for item in evaluations if item.scores), None)
     if finalist is None:
         return {}
-    scores = finalist.scores
-    metrics = {"test/accuracy": fmean(scores), "test/num_tasks": len(scores)}
-    if len(scores) > 1:
-        metrics["test/ci95"] = NORMAL_95 * stdev(scores) / math.sqrt(len(scores))
-    return metrics
+    accuracy, half_width = mean_and_interval(finalist.scores)
+    return {"test/accuracy": accuracy, "test/ci95": half_width, "test/num_tasks": len(finalist.scores)}
 
 
 def _ratio(numerator: float, denominator: float) -> float:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,18 @@ class RunDirectory:
     def segments(self) -> tuple[Segment, ...]:
         """Changed settings in the order in which they hold."""
         return self.journal.segments()
+
+    def settings(self) -> dict[str, Any]:
+        """The config as it stands: as resolved at the start, with what was changed on resume."""
+        settings = deepcopy(self.config)
+        for segment in self.segments():
+            for name, value in segment.overrides.items():
+                *parents, last = name.split(".")
+                section = settings
+                for parent in parents:
+                    section = section[parent]
+                section[last] = value
+        return settings
 
     def weights_path(self, commit_number: int) -> Path:
         """Where the weights of a commit lie as long as they are among the newest two."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -104,11 +103,7 @@ def resume_search(
 def load_run(run_dir: Path) -> tuple[RunDirectory, RunConfig]:
     """The run at `run_dir` and its config as it stands, with what was changed on resume."""
     run = RunDirectory.open(run_dir.absolute())
-    document = dict(run.config)
-    for segment in run.segments():
-        for name, value in segment.overrides.items():
-            _set(document, name.split("."), value)
-    return run, parse_config(document, origin=str(run.path / "config.yaml"))
+    return run, parse_config(run.settings(), origin=str(run.path / "config.yaml"))
 
 
 def evaluate_genotype(
@@ -275,10 +270,3 @@ def _choose(genotype: str | None, model: Model, commits: list[Commit], config: R
             ["no genotype of the last generations could be evaluated: name one with --genotype"]
         )
     return best[0].genotype
-
-
-def _set(document: dict[str, Any], path: Sequence[str], value: object) -> None:
-    *parents, last = path
-    for name in parents:
-        document = document[name]
-    document[last] = value

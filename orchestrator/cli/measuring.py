@@ -6,7 +6,7 @@ import click
 
 from orchestrator.cli.interruption import take_signals
 from orchestrator.cli.outcomes import explained
-from orchestrator.cli.runs import address_option, best_genotype, current_settings, find_run, notation
+from orchestrator.cli.runs import address_option, best_genotype, find_run, notation
 
 
 @click.command()
@@ -31,7 +31,7 @@ def evaluate(run: str, genotype: str | None, num_tasks: int, address: str | None
 
     place = find_run(run)
     directory, config = load_run(place)
-    settings, commits = current_settings(directory), directory.commits()
+    settings, commits = directory.settings(), directory.commits()
     if genotype is not None:
         notation(settings).from_string(genotype)
     connect(address)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from orchestrator.cli.outcomes import STOPPED, complain, explained
-from orchestrator.cli.runs import current_settings, find_run, notation, run_status, runs_dir_option
+from orchestrator.cli.runs import find_run, notation, run_status, runs_dir_option
 
 HOST = "127.0.0.1"
 _SQLITE = "sqlite:///"
@@ -38,7 +38,7 @@ def mirror(run: str) -> None:
 
     place = find_run(run)
     directory = RunDirectory.open(place)
-    settings, commits, phase = current_settings(directory), directory.commits(), run_status(place).phase
+    settings, commits, phase = directory.settings(), directory.commits(), run_status(place).phase
     config = TrackingConfig.model_validate(settings["tracking"] | {"enabled": True})
     tracker = Tracker(config, directory, notation(settings).to_string)
     has_arrived = tracker.mirror_all(commits)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import time
 from collections.abc import Sequence
-from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ import click
 
 if TYPE_CHECKING:
     from orchestrator.progress import RunPhase, RunStatus
-    from orchestrator.run_directory import RunDirectory
     from orchestrator.state import Commit
     from search_spaces.base import SearchSpace
 
@@ -62,19 +60,6 @@ def run_folders(runs_folder: Path) -> list[Path]:
     return sorted(path.parent for path in runs_folder.glob("*/config.yaml"))
 
 
-def current_settings(run: RunDirectory) -> dict[str, Any]:
-    """The run's config as it stands, with what was changed on resume."""
-    settings = deepcopy(run.config)
-    for segment in run.segments():
-        for name, value in segment.overrides.items():
-            *parents, last = name.split(".")
-            section = settings
-            for parent in parents:
-                section = section[parent]
-            section[last] = value
-    return settings
-
-
 def notation(settings: dict[str, Any]) -> SearchSpace:
     """The run's search space, to read and write genotypes with.
 
@@ -105,7 +90,7 @@ def run_status(run_dir: Path) -> RunStatus:
 
     run = RunDirectory.open(run_dir)
     commits = run.commits()
-    settings = current_settings(run)
+    settings = run.settings()
     changed_at = commits[-1].timestamp if commits else (run_dir / "config.yaml").stat().st_mtime
     return RunStatus(
         run_dir=run_dir,

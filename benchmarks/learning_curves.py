@@ -1,0 +1,71 @@
+"""Accuracy by wall-clock time: what an arm of a benchmark did, as numbers and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+from benchmarks.report import Measurement
+from orchestrator.plots.style import BLUE, ORANGE, TEAL, picture
+from orchestrator.search import SearchOutcome
+from orchestrator.state import Commit
+
+COLOURS = {"across": BLUE, "fixed": ORANGE}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What an arm did with one seed."""
+
+    case: str
+    phases: dict[str, SearchOutcome]
+    """`search`, `trial`, `training`: those that the arm has, in order."""
+    architecture: str
+    scores: tuple[float, ...]
+    """Accuracy on each of the held-out tasks."""
+
+    @property
+    def seconds(self) -> float:
+        return sum(map(seconds_of, self.phases.values()))
+
+    def curve(self, phase: str) -> list[tuple[float, float]]:
+        """Of each generation of `phase`: the arm's seconds so far, and the best validation accuracy."""
+        if phase not in self.phases:
+            return []
+        names = list(self.phases)
+        before = sum(seconds_of(self.phases[name]) for name in names[: names.index(phase)])
+        commits = generations(self.phases[phase])
+        seconds = accumulate((commit.timings.wall_seconds for commit in commits), initial=before)
+        best = (max(each.rank_key for each in commit.evaluations) for commit in commits)
+        return list(zip(list(seconds)[1:], best, strict=True))
+
+
+def generations(outcome: SearchOutcome) -> list[Commit]:
+    return [commit for commit in outcome.commits if commit.kind == "generation"]
+
+
+def seconds_of(outcome: SearchOutcome) -> float:
+    return sum(commit.timings.wall_seconds for commit in generations(outcome))
+
+
+def curve_of(arm: Arm) -> Iterator[Measurement]:
+    for phase in arm.phases:
+        for seconds, accuracy in arm.curve(phase):
+            yield Measurement(f"{arm.case}/{phase}/{seconds:.0f}s", "validation_accuracy", accuracy, "", 1)
+
+
+def plot_curves(path: Path, arms: Sequence[Arm], *, title: str) -> None:
+    """Validation accuracy by time; dotted: the best of many genotypes while they are searched."""
+    with picture(path, height=4.0) as figure:
+        axes = figure.subplots()
+        for number, arm in enumerate(arms):
+            name = arm.case.split("/")[2]
+            for phase, style in (("search", ":"), ("training", "-")):
+                minutes = [seconds / 60 for seconds, _ in arm.curve(phase)]
+                accuracies = [accuracy for _, accuracy in arm.curve(phase)]
+                label = f"{name}, {phase}" if number < 2 and minutes else None
+                axes.plot(minutes, accuracies, style, color=COLOURS.get(name, TEAL), label=label)
+        axes.set(xlabel="minutes", ylabel="accuracy on validation tasks", title=title)
+        axes.legend(loc="lower right")
