@@ -46,8 +46,9 @@ from workers.base import EvaluationResult, EvaluationUnit, MetaResult, MetaUnit,
 from workers.model import Model, build_model
 from workers.supernet_worker import ComputeSettings, SupernetWorker
 
-NUM_WAYS, NUM_SHOTS, NUM_QUERIES, NUM_STEPS, INNER_LR, CHANNELS = 5, 1, 15, 5, 0.1, 32
+NUM_WAYS, NUM_SHOTS, NUM_QUERIES, NUM_STEPS, CHANNELS = 5, 1, 15, 5, 32
 SIZES = {"omniglot": (1, 28, 28), "mini_imagenet": (3, 84, 84)}
+INNER_LRS = {"omniglot": 0.1, "mini_imagenet": 0.01}
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,8 @@ class Learner(Protocol):
     def learn(self, seeds: Sequence[int]) -> Outcome: ...
 
 
-QueryLoss: TypeAlias = Callable[[nn.Module, TaskBatch, bool], Tensor]
-"""Query loss of one task after adaptation; the last argument asks for second order."""
+QueryLoss: TypeAlias = Callable[[nn.Module, TaskBatch, "Workload"], Tensor]
+"""Query loss of one task after adaptation, differentiable in second order."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def make_model(workload: Workload) -> tuple[Model, NoisyImages]:
     shape = SIZES[workload.images]
     spec = TaskSpec(shape, NUM_WAYS, NUM_SHOTS, NUM_QUERIES, "classification")
     space = LayerwiseConfig(operations=("conv_3x3",), widths=(CHANNELS,)).build(shape)
-    inner_loop = InnerLoopConfig(num_steps=NUM_STEPS, inner_lr=INNER_LR)
+    inner_loop = InnerLoopConfig(num_steps=NUM_STEPS, inner_lr=INNER_LRS[workload.images])
     return build_model(space, [spec], inner_loop), NoisyImages(spec)
 
 
@@ -175,7 +176,7 @@ class TaskByTask:
     def __init__(self, workload: Workload, query_loss: QueryLoss) -> None:
         model, self._source = make_model(workload)
         self._device = torch.device(workload.device)
-        self._second_order = workload.second_order
+        self._workload = workload
         self._query_loss = query_loss
         channels, size, _ = SIZES[workload.images]
         self._network = four_conv(channels, size).to(self._device)
@@ -187,8 +188,8 @@ class TaskByTask:
         self._network.zero_grad(set_to_none=True)
         loss = 0.0
         for seed in seeds:
-            query_loss = self._query_loss(self._network, self._batch(seed), self._second_order)
-            if self._second_order:
+            query_loss = self._query_loss(self._network, self._batch(seed), self._workload)
+            if self._workload.second_order:
                 query_loss.backward()
             loss += query_loss.item()
         gradients = [p.grad.reshape(-1).cpu() for p in self._network.parameters() if p.grad is not None]
@@ -214,34 +215,34 @@ def four_conv(channels: int, size: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(CHANNELS * size * size, NUM_WAYS))
 
 
-def higher_query_loss(network: nn.Module, batch: TaskBatch, second_order: bool) -> Tensor:
+def higher_query_loss(network: nn.Module, batch: TaskBatch, workload: Workload) -> Tensor:
     """One task with `higher`: its monkey-patched network and differentiable SGD."""
     import higher
 
-    optimizer = torch.optim.SGD(network.parameters(), lr=INNER_LR)
+    optimizer = torch.optim.SGD(network.parameters(), lr=INNER_LRS[workload.images])
     with higher.innerloop_ctx(
-        network, optimizer, copy_initial_weights=False, track_higher_grads=second_order
+        network, optimizer, copy_initial_weights=False, track_higher_grads=workload.second_order
     ) as (fast, differentiable):
         for _ in range(NUM_STEPS):
             differentiable.step(F.cross_entropy(fast(batch.support_inputs[0]), batch.support_targets[0]))
-        with torch.set_grad_enabled(second_order):
+        with torch.set_grad_enabled(workload.second_order):
             return F.cross_entropy(fast(batch.query_inputs[0]), batch.query_targets[0])
 
 
-def plain_query_loss(network: nn.Module, batch: TaskBatch, second_order: bool) -> Tensor:
+def plain_query_loss(network: nn.Module, batch: TaskBatch, workload: Workload) -> Tensor:
     """One task by torch.func.functional_call and torch.autograd.grad."""
     weights: dict[str, Tensor] = dict(network.named_parameters())
     for _ in range(NUM_STEPS):
         outputs = torch.func.functional_call(network, weights, (batch.support_inputs[0],))
         loss = F.cross_entropy(outputs, batch.support_targets[0])
-        gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=second_order)
-        with torch.set_grad_enabled(second_order):
+        gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=workload.second_order)
+        with torch.set_grad_enabled(workload.second_order):
             stepped = [
-                (weight - INNER_LR * gradient).requires_grad_()
+                (weight - INNER_LRS[workload.images] * gradient).requires_grad_()
                 for weight, gradient in zip(weights.values(), gradients, strict=True)
             ]
         weights = dict(zip(weights, stepped, strict=True))
-    with torch.set_grad_enabled(second_order):
+    with torch.set_grad_enabled(workload.second_order):
         outputs = torch.func.functional_call(network, weights, (batch.query_inputs[0],))
         return F.cross_entropy(outputs, batch.query_targets[0])
 

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from benchmarks.process_memory import children_of, memory_of, title_of
 from benchmarks.report import Measurement, make_parser, show, write_json
+from orchestrator import pictures
 from orchestrator.ray_cluster import connect
 from orchestrator.search import run_search
 from orchestrator.state import Commit
@@ -179,6 +180,8 @@ def actor_pids() -> list[int]:
 def measure_generations(num_generations: int) -> Iterator[Measurement]:
     """Growth of the driver and of two actors over the generations of a small search."""
     recorder = MemoryRecorder()
+    # Not a minute: what the first drawing loads is then there by the 20th generation.
+    pictures.REDRAW_SECONDS = 2.0
     with TemporaryDirectory() as folder:
         tracking = TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db")
         config = tiny_config(search={"num_generations": num_generations})
