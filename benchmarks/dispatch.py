@@ -40,16 +40,17 @@ from rich.console import Console
 
 from benchmarks.memory import local_ray, measure_broadcast
 from benchmarks.report import Measurement, make_parser, show, write_json
-from orchestrator.config import RunConfig, build_model, build_sources, build_space
+from orchestrator.config.resolution import resolve
+from orchestrator.config.run_config import RunConfig, build_model, build_sources, build_space
 from orchestrator.engine import Engine
 from orchestrator.loop import search_until_finished
-from orchestrator.pictures import Gallery
+from orchestrator.plots.gallery import Gallery
 from orchestrator.progress import make_progress
-from orchestrator.resolution import resolve
 from orchestrator.run_directory import RunDirectory
-from orchestrator.tracking import Tracker
-from orchestrator.tracking_config import TrackingConfig
-from orchestrator.worker_pool import WorkerPool, WorkersConfig
+from orchestrator.tracking.config import TrackingConfig
+from orchestrator.tracking.tracker import Tracker
+from orchestrator.worker_pool.config import WorkersConfig
+from orchestrator.worker_pool.pool import WorkerPool
 from workers.base import EvaluationResult, EvaluationUnit, Unit, WorkerDescription
 from workers.outer_optimizer import MetaState
 

@@ -36,13 +36,14 @@ from numpy.typing import NDArray
 
 from benchmarks.process_memory import children_of, memory_of, title_of
 from benchmarks.report import Measurement, make_parser, show, write_json
-from orchestrator import pictures
-from orchestrator.ray_cluster import connect
+from orchestrator.plots import gallery
 from orchestrator.search import run_search
 from orchestrator.state import Commit
-from orchestrator.tracking_config import TrackingConfig
-from orchestrator.worker_actor import WorkerActor
-from orchestrator.worker_pool import Worker, WorkerPool, WorkersConfig
+from orchestrator.tracking.config import TrackingConfig
+from orchestrator.worker_pool.actor import Worker, WorkerActor
+from orchestrator.worker_pool.cluster import connect
+from orchestrator.worker_pool.config import WorkersConfig
+from orchestrator.worker_pool.pool import WorkerPool
 from search_spaces import LayerwiseConfig
 from search_spaces.base import Genotype
 from tests.tiny_search import tiny_config
@@ -181,7 +182,7 @@ def measure_generations(num_generations: int) -> Iterator[Measurement]:
     """Growth of the driver and of two actors over the generations of a small search."""
     recorder = MemoryRecorder()
     # Not a minute: what the first drawing loads is then there by the 20th generation.
-    pictures.REDRAW_SECONDS = 2.0
+    gallery.REDRAW_SECONDS = 2.0
     with TemporaryDirectory() as folder:
         tracking = TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db")
         config = tiny_config(search={"num_generations": num_generations})

@@ -39,10 +39,10 @@ from scipy.stats import t as student
 
 from benchmarks.learning_curves import Arm, curve_of, generations, plot_curves, seconds_of
 from benchmarks.report import Measurement, make_parser, show, write_json
-from orchestrator.config import RunConfig, build_model, build_sources, build_space
-from orchestrator.config_loading import load_config
+from orchestrator.config.loading import load_config
+from orchestrator.config.run_config import RunConfig, build_model, build_sources, build_space
 from orchestrator.engine import chunks
-from orchestrator.evaluating import test_seeds
+from orchestrator.evaluation_phase import test_seeds
 from orchestrator.progress import make_progress
 from orchestrator.run_directory import RunDirectory
 from orchestrator.search import SearchOutcome, load_run, run_search

@@ -8,11 +8,11 @@ from hashlib import sha256
 
 import numpy as np
 
-from orchestrator.config import RunConfig
+from orchestrator.config.run_config import RunConfig
 from orchestrator.progress import Progress
 from orchestrator.run_directory import RunDirectory
 from orchestrator.strategies.base import Strategy
-from orchestrator.worker_pool import WorkerPool
+from orchestrator.worker_pool.pool import WorkerPool
 from search_spaces.base import Genotype, SearchSpace
 from workers.base import Purpose, Unit, UnitResult
 from workers.model import Model

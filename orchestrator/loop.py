@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import fsum
 
-from orchestrator.config import RunConfig
+from orchestrator.config.run_config import RunConfig
 from orchestrator.engine import Engine
-from orchestrator.evaluating import EvaluatedGeneration, evaluate_generation, measure_finalists
+from orchestrator.evaluation_phase import EvaluatedGeneration, evaluate_generation, measure_finalists
 from orchestrator.finalists import choose_finalists
 from orchestrator.meta_learning_phase import meta_learn, meta_state_from
-from orchestrator.pictures import Gallery
+from orchestrator.plots.gallery import Gallery
 from orchestrator.state import Commit, MetaLearningSummary, SearchState, Timings
 from orchestrator.strategies.base import Strategy
-from orchestrator.tracking import Tracker
+from orchestrator.tracking.tracker import Tracker
 from workers.base import Purpose
 from workers.outer_optimizer import MetaState
 

@@ -10,25 +10,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.config import RunConfig, build_model, build_sources, build_space
-from orchestrator.config_loading import (
-    ConfigError,
-    changed_settings,
-    check_resume_overrides,
-    parse_config,
-)
+from orchestrator.config import ConfigError
+from orchestrator.config.loading import changed_settings, check_resume_overrides, parse_config
+from orchestrator.config.resolution import describe_environment, resolve, resolve_as
+from orchestrator.config.run_config import RunConfig, build_model, build_sources, build_space
 from orchestrator.engine import Engine, chunks, unit_key
-from orchestrator.evaluating import test_seeds
+from orchestrator.evaluation_phase import test_seeds
 from orchestrator.finalists import choose_finalists
 from orchestrator.loop import fold, is_finished, search_until_finished
-from orchestrator.pictures import Gallery
+from orchestrator.plots.gallery import Gallery
 from orchestrator.progress import Progress, make_progress
-from orchestrator.ray_cluster import connect, living_nodes
-from orchestrator.resolution import describe_environment, resolve, resolve_as
 from orchestrator.run_directory import RunDirectory, fingerprint
 from orchestrator.state import Commit, Evaluation, SearchState
-from orchestrator.tracking import Tracker
-from orchestrator.worker_pool import WorkerPool
+from orchestrator.tracking.tracker import Tracker
+from orchestrator.worker_pool.cluster import connect, living_nodes
+from orchestrator.worker_pool.pool import WorkerPool
 from search_spaces.base import Genotype
 from workers.base import EvaluationResult, EvaluationUnit
 from workers.model import Model

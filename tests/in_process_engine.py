@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from orchestrator.config import RunConfig, build_model, build_sources, build_space
+from orchestrator.config.run_config import RunConfig, build_model, build_sources, build_space
 from orchestrator.engine import Engine
 from orchestrator.progress import make_progress
 from orchestrator.run_directory import RunDirectory
-from orchestrator.worker_pool import PoolStatistics, WorkerPool
+from orchestrator.worker_pool.pool import PoolStatistics, WorkerPool
 from workers.base import Unit, UnitResult
 from workers.supernet_worker import ComputeSettings, SupernetWorker
 

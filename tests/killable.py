@@ -15,7 +15,7 @@ _PRELOADED = [
     "pytest",
     "numpy.random",
     "orchestrator.run_directory",
-    "orchestrator.tracking",
+    "orchestrator.tracking.tracker",
     "tests.example_commits",
 ]
 

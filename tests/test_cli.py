@@ -22,12 +22,12 @@ from click.testing import CliRunner, Result
 
 from orchestrator.cli import across
 from orchestrator.cli.outcomes import explained, resumable
-from orchestrator.config_loading import parse_config
-from orchestrator.durable_files import RunDirectoryError
-from orchestrator.pool_errors import PoolExhaustedError
-from orchestrator.resolution import resolve
+from orchestrator.config.loading import parse_config
+from orchestrator.config.resolution import resolve
 from orchestrator.run_directory import RunDirectory
-from orchestrator.sealed_json import seal
+from orchestrator.run_directory.durable_files import RunDirectoryError
+from orchestrator.run_directory.sealed_json import seal
+from orchestrator.worker_pool.errors import PoolExhaustedError
 from tests.example_commits import example_commit, example_weights
 
 REPOSITORY = Path(__file__).resolve().parents[1]

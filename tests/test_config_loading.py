@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.config import RunConfig
-from orchestrator.config_checks import validate_config
-from orchestrator.config_loading import (
-    ConfigError,
+from orchestrator.config import ConfigError
+from orchestrator.config.checks import validate_config
+from orchestrator.config.loading import (
     changed_settings,
     check_resume_overrides,
     differences,
@@ -19,6 +18,7 @@ from orchestrator.config_loading import (
     parse_config,
     with_overrides,
 )
+from orchestrator.config.run_config import RunConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(set((REPOSITORY / "configs").glob("*.yaml")) - {REPOSITORY / "configs/cluster_local.yaml"})

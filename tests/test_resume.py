@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from orchestrator.run_directory import RunDirectory, fingerprint
 from orchestrator.search import SearchOutcome, run_search
-from orchestrator.tracking import Tracker
+from orchestrator.tracking.tracker import Tracker
 from tests.tiny_search import run_driver, tiny_config
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ PLACES = {
     "in the warm-up": ("orchestrator.run_directory:RunDirectory.save_checkpoint", "2", "after"),
     "in mid-generation": ("orchestrator.run_directory:RunDirectory.spool", "7", "after"),
     "before the weights": ("orchestrator.run_directory:RunDirectory.commit", "2", "before"),
-    "between weights and journal": ("orchestrator.journal:Journal.append", "2", "before"),
-    "after the journal": ("orchestrator.journal:Journal.append", "2", "after"),
-    "before the mirror": ("orchestrator.tracking:Tracker.mirror", "3", "before"),
-    "after the mirror": ("orchestrator.tracking:Tracker.mirror", "3", "after"),
+    "between weights and journal": ("orchestrator.run_directory.journal:Journal.append", "2", "before"),
+    "after the journal": ("orchestrator.run_directory.journal:Journal.append", "2", "after"),
+    "before the mirror": ("orchestrator.tracking.tracker:Tracker.mirror", "3", "before"),
+    "after the mirror": ("orchestrator.tracking.tracker:Tracker.mirror", "3", "after"),
     "in the final test": ("orchestrator.run_directory:RunDirectory.spool", "24", "after"),
 }
 

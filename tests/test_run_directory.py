@@ -23,8 +23,8 @@ from orchestrator.run_directory import (
     RunInUseError,
     Segment,
     fingerprint,
-    weights_digest,
 )
+from orchestrator.run_directory.saved_weights import weights_digest
 from orchestrator.state import Timings
 from tests.example_commits import example_commit, example_weights
 from tests.killable import start_child

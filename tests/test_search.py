@@ -17,7 +17,7 @@ import pytest
 from orchestrator.run_directory import RunDirectory
 from orchestrator.search import SearchOutcome, evaluate_genotype, run_search
 from orchestrator.state import reproducible_part
-from orchestrator.worker_pool import WorkerPool
+from orchestrator.worker_pool.pool import WorkerPool
 from tests.tiny_search import tiny_config
 
 if TYPE_CHECKING:

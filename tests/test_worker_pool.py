@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 from ray import cloudpickle
 from ray.exceptions import ObjectLostError
 
-from orchestrator.backlog import Backlog
-from orchestrator.ray_cluster import ClusterError, NodeCapacity, plan_workers
-from orchestrator.weight_store import UnknownVersionError
-from orchestrator.worker_actor import RaisedError, describe_error
-from orchestrator.worker_pool import (
+from orchestrator.worker_pool.actor import RaisedError, describe_error
+from orchestrator.worker_pool.backlog import Backlog
+from orchestrator.worker_pool.cluster import ClusterError, NodeCapacity, plan_workers
+from orchestrator.worker_pool.config import WorkersConfig
+from orchestrator.worker_pool.errors import (
     MixedDevicesError,
     NoWorkerError,
     PoolExhaustedError,
     WorkerOutOfMemoryError,
-    WorkerPool,
-    WorkersConfig,
     WorkerStartError,
 )
+from orchestrator.worker_pool.pool import WorkerPool
+from orchestrator.worker_pool.weight_store import UnknownVersionError
 from workers.base import (
     EvaluationResult,
     EvaluationUnit,
@@ -288,7 +288,7 @@ def test_share_of_a_worker_follows_the_cluster() -> None:
 
 def test_address_where_nobody_answers_is_a_clear_error() -> None:
     script = """
-from orchestrator.ray_cluster import ClusterError, connect
+from orchestrator.worker_pool.cluster import ClusterError, connect
 for address in ("127.0.0.1:9", "localhost:port", "no-such-host.invalid", "ray://127.0.0.1:10001"):
     try:
         connect(address)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import RunConfig
+from orchestrator.config.run_config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY: dict[str, Any] = {

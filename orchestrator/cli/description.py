@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from orchestrator.config import RunConfig
-from orchestrator.config_checks import SearchParts
+from orchestrator.config.checks import SearchParts
+from orchestrator.config.run_config import RunConfig
 from search_spaces.base import SearchSpace
 from search_spaces.constrained import Constrained
 from workers.base import TaskSource

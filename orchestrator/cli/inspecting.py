@@ -21,8 +21,8 @@ def status(run: str | None, runs_dir: Path) -> None:
     """
     from rich.console import Console
 
-    from orchestrator.durable_files import RunDirectoryError
     from orchestrator.progress import render_status, render_status_table
+    from orchestrator.run_directory.durable_files import RunDirectoryError
 
     console = Console()
     if run is not None:
@@ -50,8 +50,8 @@ def validate(config: Path, overrides: tuple[str, ...]) -> None:
     from rich.table import Table
 
     from orchestrator.cli.description import describe
-    from orchestrator.config_checks import validate_config
-    from orchestrator.config_loading import load_config
+    from orchestrator.config.checks import validate_config
+    from orchestrator.config.loading import load_config
 
     loaded = load_config(config, overrides)
     table = Table.grid(padding=(0, 2))

@@ -25,9 +25,9 @@ def evaluate(run: str, genotype: str | None, num_tasks: int, address: str | None
     from rich.console import Console
 
     from orchestrator.progress import make_progress
-    from orchestrator.ray_cluster import connect
     from orchestrator.search import evaluate_genotype, load_run
     from orchestrator.statistics import mean_and_interval
+    from orchestrator.worker_pool.cluster import connect
 
     place = find_run(run)
     directory, config = load_run(place)

@@ -34,7 +34,8 @@ def mirror(run: str) -> None:
     All of the journal of RUN is sent; what has arrived before is not stored twice.
     """
     from orchestrator.run_directory import RunDirectory
-    from orchestrator.tracking import Tracker, TrackingConfig
+    from orchestrator.tracking.config import TrackingConfig
+    from orchestrator.tracking.tracker import Tracker
 
     place = find_run(run)
     directory = RunDirectory.open(place)
@@ -61,7 +62,7 @@ def ui(port: int, runs_dir: Path) -> None:
 
     It shows the store that searches in the runs folder write to, on this machine only.
     """
-    from orchestrator.tracking_config import TrackingConfig, artifact_location, store_uri
+    from orchestrator.tracking.config import TrackingConfig, artifact_location, store_uri
 
     uri = store_uri(TrackingConfig(), runs_dir)
     if uri.startswith(("http://", "https://")):

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from orchestrator.cli.interruption import exit_code
-from orchestrator.pool_errors import PoolError
+from orchestrator.worker_pool.errors import PoolError
 
 STOPPED, BAD_INPUT = 1, 2
 

@@ -12,7 +12,7 @@ from orchestrator.cli.outcomes import explained, resumable
 from orchestrator.cli.runs import RUNS_FOLDER, address_option, find_run, set_option
 
 if TYPE_CHECKING:
-    from orchestrator.config import RunConfig
+    from orchestrator.config.run_config import RunConfig
     from orchestrator.progress import Progress
     from orchestrator.search import SearchOutcome
     from orchestrator.state import Commit
@@ -33,14 +33,14 @@ def search(config: Path, overrides: tuple[str, ...], run_dir: Path | None, addre
 
     Where the run directory holds a search of the same config already, it goes on with that.
     """
-    from orchestrator.config_checks import validate_config
-    from orchestrator.config_loading import check_resume_overrides, load_config
+    from orchestrator.config.checks import validate_config
+    from orchestrator.config.loading import check_resume_overrides, load_config
 
     loaded = load_config(config, overrides)
     validate_config(loaded, origin=str(config))
     place = (run_dir or RUNS_FOLDER / loaded.name).absolute()
     with resumable(place):
-        from orchestrator.resolution import resolve_as
+        from orchestrator.config.resolution import resolve_as
         from orchestrator.run_directory import RunDirectory
         from orchestrator.search import load_run, run_search
 
@@ -63,8 +63,8 @@ def resume(run: str, overrides: tuple[str, ...], address: str | None) -> None:
     RUN is a run directory or a name in runs/. What does not decide which search it is can be changed, such as
     --set workers.num_workers=2 or --set search.num_generations=50.
     """
-    from orchestrator.config_checks import validate_config
-    from orchestrator.config_loading import check_resume_overrides, with_overrides
+    from orchestrator.config.checks import validate_config
+    from orchestrator.config.loading import check_resume_overrides, with_overrides
     from orchestrator.search import load_run, resume_search
 
     place = find_run(run)
@@ -86,7 +86,7 @@ def _prepare(config: RunConfig, run_dir: Path, address: str | None) -> Progress:
 
     from orchestrator.loop import is_finished
     from orchestrator.progress import make_progress
-    from orchestrator.ray_cluster import connect
+    from orchestrator.worker_pool.cluster import connect
 
     commits = _commits(run_dir)
     if not is_finished(config, commits):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.config import RunConfig, build_sources, build_space
+from orchestrator.config.run_config import RunConfig, build_sources, build_space
 from orchestrator.progress import SearchSummary
 from orchestrator.search import SearchOutcome
 from orchestrator.state import SearchState

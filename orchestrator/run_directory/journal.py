@@ -15,8 +15,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.durable_files import RunDirectoryError, create_file
-from orchestrator.sealed_json import SealError, canonical_json, read_sealed, sealed_bytes
+from orchestrator.run_directory.durable_files import RunDirectoryError, create_file
+from orchestrator.run_directory.sealed_json import SealError, canonical_json, read_sealed, sealed_bytes
 from orchestrator.state import Commit, commit_from_json, commit_to_json, reproducible_part
 
 _COMMIT_NAME = re.compile(r"(\d{6,})\.json")

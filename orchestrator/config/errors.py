@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.config import RunConfig
+from orchestrator.config.run_config import RunConfig
 
 Key = tuple[str | int, ...]
 

@@ -13,7 +13,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from orchestrator.durable_files import replace_file
+from orchestrator.run_directory.durable_files import replace_file
 
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 

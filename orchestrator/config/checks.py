@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.config import RunConfig, TaskShapeError, build_model, build_sources, build_space
-from orchestrator.config_errors import ConfigError
+from orchestrator.config.errors import ConfigError
+from orchestrator.config.run_config import RunConfig, TaskShapeError, build_model, build_sources, build_space
 from orchestrator.run_directory import RunDirectory, RunDirectoryError
 from orchestrator.strategies.base import Strategy
 from orchestrator.strategies.fixed import FixedConfig

@@ -30,16 +30,14 @@ from mlflow.store.db import utils as mlflow_database
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
 from sqlalchemy import make_url
 
-from orchestrator.commit_metrics import best_so_far, flatten, metrics_of, population_of
-from orchestrator.durable_files import create_file
-from orchestrator.journal import fingerprint
 from orchestrator.run_directory import RunDirectory
-from orchestrator.sealed_json import canonical_json
+from orchestrator.run_directory.durable_files import create_file
+from orchestrator.run_directory.journal import fingerprint
+from orchestrator.run_directory.sealed_json import canonical_json
 from orchestrator.state import Commit
-from orchestrator.tracking_config import SQLITE_SCHEME, TrackingConfig, artifact_location, store_uri
+from orchestrator.tracking.commit_metrics import best_so_far, flatten, metrics_of, population_of
+from orchestrator.tracking.config import SQLITE_SCHEME, TrackingConfig, artifact_location, store_uri
 from search_spaces.base import Genotype
-
-__all__ = ["RunStatus", "Tracker", "TrackingConfig", "store_uri"]
 
 RunStatus: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 

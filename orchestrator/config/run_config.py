@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from orchestrator.strategies import StrategyConfig
-from orchestrator.tracking_config import TrackingConfig
-from orchestrator.workers_config import WorkersConfig
+from orchestrator.tracking.config import TrackingConfig
+from orchestrator.worker_pool.config import WorkersConfig
 from search_spaces import SpaceConfig
 from search_spaces.base import Config, SearchSpace
 from search_spaces.constrained import Constrained

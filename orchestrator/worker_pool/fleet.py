@@ -11,11 +11,16 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from orchestrator.backlog import Task
-from orchestrator.pool_errors import MixedDevicesError, NoWorkerError, PoolExhaustedError, WorkerStartError
-from orchestrator.ray_cluster import living_nodes, plan_workers
-from orchestrator.worker_actor import ActorDescription, RaisedError, Worker, WorkerActor, describe_error
-from orchestrator.workers_config import WorkersConfig
+from orchestrator.worker_pool.actor import ActorDescription, RaisedError, Worker, WorkerActor, describe_error
+from orchestrator.worker_pool.backlog import Task
+from orchestrator.worker_pool.cluster import living_nodes, plan_workers
+from orchestrator.worker_pool.config import WorkersConfig
+from orchestrator.worker_pool.errors import (
+    MixedDevicesError,
+    NoWorkerError,
+    PoolExhaustedError,
+    WorkerStartError,
+)
 
 FOLLOW_SECONDS = 1.0
 """Least time between two looks at the cluster's size."""

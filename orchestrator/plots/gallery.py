@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.finalists import choose_finalists
 from orchestrator.plots import plot_architecture, plot_genealogy, plot_progress
 from orchestrator.state import Commit
-from orchestrator.tracking import Tracker
+from orchestrator.tracking.tracker import Tracker
 from search_spaces.base import SearchSpace
 
 REDRAW_SECONDS = 60.0

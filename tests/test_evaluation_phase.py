@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import evaluating
+from orchestrator import evaluation_phase
 from orchestrator.engine import Engine, chunks, task_seeds, unit_key
-from orchestrator.evaluating import EvaluatedGeneration, evaluate_generation
+from orchestrator.evaluation_phase import EvaluatedGeneration, evaluate_generation
 from orchestrator.state import Evaluation, Proposal, SearchState
 from tests.in_process_engine import InProcessPool, in_process_engine
 from tests.tiny_search import tiny_config
@@ -36,7 +36,7 @@ def engine(parts: tuple[Engine, InProcessPool]) -> Engine:
 
 def units_of(engine: Engine, proposal: Proposal, version: int) -> list[EvaluationUnit]:
     seeds = task_seeds(engine.rng(version, Purpose.VALIDATION_TASKS), engine.config.evaluation.num_tasks)
-    return evaluating._units(engine, proposal, "validation", seeds, version)
+    return evaluation_phase._units(engine, proposal, "validation", seeds, version)
 
 
 def evaluate(engine: Engine, version: int, *population: Evaluation) -> EvaluatedGeneration:
@@ -158,13 +158,13 @@ def test_task_set_moves_with_the_weights_only(engine: Engine) -> None:
 
 
 def test_fewer_test_tasks_are_the_first_of_more() -> None:
-    many = evaluating.test_seeds(7, 600)
-    assert evaluating.test_seeds(7, 40) == many[:40]
-    assert evaluating.test_seeds(8, 600)[:40] != many[:40]
+    many = evaluation_phase.test_seeds(7, 600)
+    assert evaluation_phase.test_seeds(7, 40) == many[:40]
+    assert evaluation_phase.test_seeds(8, 600)[:40] != many[:40]
 
 
 def join(*results: EvaluationResult) -> Evaluation:
-    return evaluating._join(PROPOSALS[0], results, 3)
+    return evaluation_phase._join(PROPOSALS[0], results, 3)
 
 
 def test_fitness_is_the_mean_over_tasks_not_over_chunks() -> None:

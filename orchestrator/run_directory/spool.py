@@ -19,9 +19,15 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from orchestrator.durable_files import explained_writes, write_fully
-from orchestrator.saved_weights import TensorFileError, Tensors, load_tensors, save_tensors, weights_digest
-from orchestrator.sealed_json import canonical_json
+from orchestrator.run_directory.durable_files import explained_writes, write_fully
+from orchestrator.run_directory.saved_weights import (
+    TensorFileError,
+    Tensors,
+    load_tensors,
+    save_tensors,
+    weights_digest,
+)
+from orchestrator.run_directory.sealed_json import canonical_json
 from workers.base import EvaluationResult
 
 _NAME = re.compile(r"(\d{6,})\.(?:jsonl|checkpoint\.safetensors)")

@@ -1,16 +1,4 @@
-"""The run directory: everything that a search is, durable, and readable by whoever comes later.
-
-    config.yaml                 what was run, resolved; never changed after its creation
-    journal/000012.json         one immutable file a commit
-    journal/000012.settings.json    settings changed on resume, from that commit on
-    weights/000012.safetensors  of the newest two commits that have weights
-    spool/                      finished units and the checkpoint of the commit under way
-    plots/                      pictures, drawn anew at any time
-    lock                        who runs the search now
-
-A commit is there when its journal file is there. Its weights are written before, older weights and the spool
-are removed after, so that a process may die between any two steps.
-"""
+"""RunDirectory: create, open, lock, commit, load, verify."""
 
 from __future__ import annotations
 
@@ -25,25 +13,25 @@ from uuid import uuid4
 import yaml
 from numpy.typing import NDArray
 
-from orchestrator.durable_files import RunDirectoryError, create_file, explained_writes, remove_temporaries
-from orchestrator.journal import Journal, JournalConflictError, Segment, fingerprint
-from orchestrator.run_lock import RunInUseError, locked
-from orchestrator.saved_weights import TensorFileError, Tensors, load_tensors, save_tensors, weights_digest
-from orchestrator.sealed_json import SealError, seal, unseal
-from orchestrator.spool import Checkpoint, Spool
+from orchestrator.run_directory.durable_files import (
+    RunDirectoryError,
+    create_file,
+    explained_writes,
+    remove_temporaries,
+)
+from orchestrator.run_directory.journal import Journal, Segment
+from orchestrator.run_directory.lock import locked
+from orchestrator.run_directory.saved_weights import (
+    TensorFileError,
+    Tensors,
+    load_tensors,
+    save_tensors,
+    weights_digest,
+)
+from orchestrator.run_directory.sealed_json import SealError, seal, unseal
+from orchestrator.run_directory.spool import Checkpoint, Spool
 from orchestrator.state import Commit
 from workers.base import EvaluationResult
-
-__all__ = [
-    "Checkpoint",
-    "JournalConflictError",
-    "RunDirectory",
-    "RunDirectoryError",
-    "RunInUseError",
-    "Segment",
-    "fingerprint",
-    "weights_digest",
-]
 
 _HEADER = """\
 # Written by across; do not edit.

@@ -14,21 +14,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from orchestrator.config import RunConfig
-from orchestrator.config_document import OVERRIDE, override, read_document
-from orchestrator.config_errors import ConfigError, explain, shown
+from orchestrator.config.document import OVERRIDE, override, read_document
+from orchestrator.config.errors import ConfigError, explain, shown
+from orchestrator.config.run_config import RunConfig
 from search_spaces.base import Config
-
-__all__ = [
-    "CHANGEABLE_ON_RESUME",
-    "ConfigError",
-    "changed_settings",
-    "check_resume_overrides",
-    "differences",
-    "load_config",
-    "parse_config",
-    "with_overrides",
-]
 
 Section = TypeVar("Section", bound=Config)
 

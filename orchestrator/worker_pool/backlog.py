@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import nan
 
-from orchestrator.pool_errors import PoolExhaustedError, WorkerOutOfMemoryError
-from orchestrator.worker_actor import RaisedError
+from orchestrator.worker_pool.actor import RaisedError
+from orchestrator.worker_pool.errors import PoolExhaustedError, WorkerOutOfMemoryError
 from workers.base import EvaluationResult, EvaluationUnit, MetaResult, Unit, UnitResult
 
 

@@ -17,33 +17,12 @@ import ray
 from numpy.typing import NDArray
 from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
-from orchestrator.actor_fleet import FETCH_SECONDS, Actor, ActorFleet, Call, reason
-from orchestrator.backlog import Backlog, Task
-from orchestrator.pool_errors import (
-    MixedDevicesError,
-    NoWorkerError,
-    PoolError,
-    PoolExhaustedError,
-    WorkerOutOfMemoryError,
-    WorkerStartError,
-)
-from orchestrator.weight_store import WeightStore
-from orchestrator.worker_actor import ActorDescription, GroupOutcome, RaisedError, Worker, describe_error
-from orchestrator.workers_config import WorkersConfig
+from orchestrator.worker_pool.actor import ActorDescription, GroupOutcome, RaisedError, Worker, describe_error
+from orchestrator.worker_pool.backlog import Backlog, Task
+from orchestrator.worker_pool.config import WorkersConfig
+from orchestrator.worker_pool.fleet import FETCH_SECONDS, Actor, ActorFleet, Call, reason
+from orchestrator.worker_pool.weight_store import WeightStore
 from workers.base import Unit, UnitResult
-
-__all__ = [
-    "MixedDevicesError",
-    "NoWorkerError",
-    "PoolError",
-    "PoolExhaustedError",
-    "PoolStatistics",
-    "Worker",
-    "WorkerOutOfMemoryError",
-    "WorkerPool",
-    "WorkerStartError",
-    "WorkersConfig",
-]
 
 WAIT_SECONDS = 0.2
 """Longest wait for results before deadlines and the cluster's size are looked at."""
