@@ -167,13 +167,13 @@ class Architecture:
 
     @cached_property
     def node_shapes(self) -> tuple[FeatureShape, ...]:
-        """Feature shape of each node."""
+        """Feature shape of each node; in a graph of all candidates, of which some are narrower, the widest."""
         shapes: list[FeatureShape] = [self.input_shape]
         for index in range(1, len(self.nodes)):
             incoming = [edge_shapes(edge, shapes[edge.source])[-1] for edge in self.incoming(index)]
             channels = sum(shape[0] for shape in incoming)
-            first = incoming[0]
-            shapes.append((channels, *first[1:]) if self.nodes[index].join == "concatenate" else first)
+            widest = max(incoming)
+            shapes.append((channels, *widest[1:]) if self.nodes[index].join == "concatenate" else widest)
         return tuple(shapes)
 
     @cached_property

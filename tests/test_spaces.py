@@ -17,6 +17,9 @@ from search_spaces.layerwise import InputTooSmallError, Layerwise, spread_reduct
 
 CONFIGS: dict[str, LayerwiseConfig | CellConfig] = {
     "layerwise": LayerwiseConfig(),
+    "layerwise with poolings first": LayerwiseConfig(
+        operations=("avg_pool_3x3", "conv_5x5", "skip", "sep_conv_3x3")
+    ),
     "layerwise with many layers": LayerwiseConfig(num_layers=6, widths=(8, 16), readout="mean"),
     "cell": CellConfig(),
     "cell of one kind": CellConfig(layout="RR", num_nodes=2, operations=("none", "skip", "sep_conv_3x3")),
@@ -135,11 +138,13 @@ def test_encodings_are_one_hot_and_tell_functions_apart(space: SearchSpace) -> N
 
 @every_space
 def test_parameters_are_leading_slices_of_the_supernet(space: SearchSpace) -> None:
-    everything = space.super_architecture().parameters
+    everything, num_features = space.super_architecture().parameters, space.super_architecture().feature_dim
     rng = np.random.default_rng(0)
     greatest: dict[str, Shape] = dict.fromkeys(everything, ())
     for _ in range(200):
-        for name, shape in space.architecture(space.sample(rng)).parameters.items():
+        architecture = space.architecture(space.sample(rng))
+        assert architecture.feature_dim <= num_features, "the head would not fit"
+        for name, shape in architecture.parameters.items():
             assert len(shape) == len(everything[name])
             assert all(size <= full for size, full in zip(shape, everything[name], strict=True))
             greatest[name] = max(greatest[name], shape)
