@@ -105,6 +105,21 @@ def test_the_shared_folder_is_there_before_the_setup(document: dict[str, Any]) -
     assert f"{SHARED_MOUNT}/runs" in first
 
 
+def test_data_sets_are_where_the_configs_look_for_them(document: dict[str, Any], tmp_path: Path) -> None:
+    [link] = [command for command in document["setup_commands"] if command.startswith("ln ")]
+    (tmp_path / "across").mkdir()
+    for _ in range(2):
+        run_at_home(link, tmp_path)
+
+    roots = [
+        yaml.safe_load(path.read_text())["tasks"].get("root")
+        for path in (REPOSITORY / "configs").glob("*omniglot*.yaml")
+    ]
+    assert roots
+    assert all(root.startswith("data/") for root in roots)
+    assert str((tmp_path / "across" / "data").readlink()) == f"{SHARED_MOUNT}/data"
+
+
 def test_the_dashboard_is_reached_through_ssh_only(document: dict[str, Any]) -> None:
     (start,) = (command for command in document["head_start_ray_commands"] if "ray start --head" in command)
     assert "--dashboard-host=127.0.0.1" in start
