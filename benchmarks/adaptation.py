@@ -19,14 +19,12 @@ a busy machine slows all of them; rates are medians over the rounds, ratios medi
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from multiprocessing import get_context
@@ -40,6 +38,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.report import Measurement, make_parser, show, write_json
 from search_spaces import LayerwiseConfig
 from workers.adaptation import InnerLoopConfig
 from workers.base import EvaluationResult, EvaluationUnit, MetaResult, MetaUnit, Split, TaskBatch, TaskSpec
@@ -85,17 +84,6 @@ class Outcome:
 
     loss: float
     gradient: Tensor
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One line of the table."""
-
-    case: str
-    metric: str
-    value: float
-    unit: str
-    n: int
 
 
 class Learner(Protocol):
@@ -351,13 +339,13 @@ def measure(teams: Sequence[Team], *, num_rounds: int, num_tasks: int) -> Iterat
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="few-shot tasks learned a second")
-    parser.add_argument("--full", action="store_true", help="more rounds, images of 84x84, other chunk sizes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements to FILE")
+    parser = make_parser(
+        "few-shot tasks learned a second", full="more rounds, images of 84x84, other chunk sizes"
+    )
     arguments = parser.parse_args()
     if find_spec("higher") is None:
         print("higher is not installed (pip install --no-deps higher==0.2.1): measured without it")
-    measurements: list[Measurement] = []
+    lines: list[Measurement] = []
     with two_camps() as camps:
         for workload in workloads(full=arguments.full):
             teams = [
@@ -365,11 +353,8 @@ def main() -> None:
                 for contestant in contestants_on(workload.device, full=arguments.full)
             ]
             num_tasks = 64 if workload.device == "cuda" else 16 if workload.images == "omniglot" else 8
-            for line in measure(teams, num_rounds=15 if arguments.full else 5, num_tasks=num_tasks):
-                measurements.append(line)
-                print(f"{line.case:45} {line.metric:25} {line.value:10.2f} {line.unit}", flush=True)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps([asdict(line) for line in measurements], indent=1))
+            lines += show(measure(teams, num_rounds=15 if arguments.full else 5, num_tasks=num_tasks))
+    write_json(arguments.json, lines)
 
 
 def workloads(*, full: bool) -> Iterator[Workload]:

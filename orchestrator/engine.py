@@ -39,11 +39,17 @@ class Engine:
 
     def compute(self, units: Sequence[Unit]) -> Iterator[UnitResult]:
         """Results of `units` in order of arrival, with the progress shown."""
-        num_tasks = {unit.key: len(unit.seeds) for unit in units}
-        for result in self.pool.run(units):
-            num_workers = self.pool.statistics.num_workers
-            self.progress.advance(1, num_tasks[result.key], num_workers, num_workers)
-            yield result
+        yield from compute(self.pool, units, self.progress)
+
+
+def compute(pool: WorkerPool, units: Sequence[Unit], progress: Progress) -> Iterator[UnitResult]:
+    """Results of `units` in order of arrival; `progress` is told several times a second, also while none comes."""
+    num_tasks = {unit.key: len(unit.seeds) for unit in units}
+    for arrived in pool.collect(units):
+        workers = pool.statistics
+        finished = sum(num_tasks[result.key] for result in arrived)
+        progress.advance(len(arrived), finished, workers.num_busy, workers.num_workers)
+        yield from arrived
 
 
 def task_seeds(rng: np.random.Generator, num: int) -> tuple[int, ...]:

@@ -76,7 +76,9 @@ def _take_step(engine: Engine, phase: MetaLearningPhase, living: Sequence[Genoty
     meta, summary = phase.meta, phase.summary
     units = _shards(engine, meta.step, living)
     engine.pool.publish(meta.step, meta.weights)
-    results = {result.key: result for result in engine.compute(units)}
+    # A step ends with its last shard: the long ones go first. Nothing depends on the order but time.
+    longest_first = sorted(units, key=lambda unit: -_num_operations(engine, unit))
+    results = {result.key: result for result in engine.compute(longest_first)}
     shards = [(unit, results[unit.key]) for unit in units]
     gradients, losses, accuracies = [], [], []
     for unit, result in shards:
@@ -116,6 +118,11 @@ def _shards(engine: Engine, step: int, living: Sequence[Genotype]) -> list[MetaU
         key = unit_key(path, source, "train", chunk, step)
         units.append(MetaUnit(key, path, source, chunk, step, weights, second_order))
     return units
+
+
+def _num_operations(engine: Engine, unit: MetaUnit) -> int:
+    """What a shard costs, up to a factor: multiply-adds on one image of each task."""
+    return engine.model.path(unit.genotype, unit.source).architecture.flops * len(unit.seeds)
 
 
 def _draw_path(engine: Engine, rng: np.random.Generator, living: Sequence[Genotype]) -> Genotype:

@@ -14,7 +14,7 @@ from orchestrator.config import ConfigError
 from orchestrator.config.loading import changed_settings, check_resume_overrides, parse_config
 from orchestrator.config.resolution import describe_environment, resolve, resolve_as
 from orchestrator.config.run_config import RunConfig, build_model, build_sources, build_space
-from orchestrator.engine import Engine, chunks, unit_key
+from orchestrator.engine import Engine, chunks, compute, unit_key
 from orchestrator.evaluation_phase import test_seeds
 from orchestrator.finalists import choose_finalists
 from orchestrator.loop import fold, is_finished, search_until_finished
@@ -136,9 +136,8 @@ def evaluate_genotype(
         pool.publish(version, weights)
         shown.phase("testing", len(units))
         results = {}
-        for result in pool.run(units):
+        for result in compute(pool, units, shown):
             assert isinstance(result, EvaluationResult)
-            shown.advance(1, len(result.scores), pool.statistics.num_workers, pool.statistics.num_workers)
             results[result.key] = result
     failure = next((result.failure for result in results.values() if result.failure), None)
     if failure:
@@ -210,7 +209,7 @@ def _shown(progress: Progress | None, config: RunConfig, commits: tuple[Commit, 
     if progress is None:
         quiet = Console(quiet=True)
         total = config.search.num_generations
-        progress = make_progress(quiet, total_generations=total, title=config.name, commits=commits)
+        progress = make_progress(quiet, total_generations=total, title=config.name)
     with progress:
         yield progress
 

@@ -32,15 +32,15 @@ class InProcessPool:
 
     @property
     def statistics(self) -> PoolStatistics:
-        return PoolStatistics(1, 0.0, len(self.computed), 0)
+        return PoolStatistics(1, 1, 0.0, len(self.computed), 0)
 
     def publish(self, version: int, weights: NDArray[np.float32]) -> None:
         self.weights[version] = weights
 
-    def run(self, units: Sequence[Unit]) -> Iterator[UnitResult]:
+    def collect(self, units: Sequence[Unit]) -> Iterator[list[UnitResult]]:
         for unit in reversed(units):
             self.computed.append(unit)
-            yield self.worker.run(unit, self.weights[unit.weights_version])
+            yield [self.worker.run(unit, self.weights[unit.weights_version])]
 
 
 @contextmanager

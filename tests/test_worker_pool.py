@@ -489,6 +489,18 @@ def test_two_versions_are_kept_and_a_lost_one_is_published_again(
 
 
 @pytest.mark.ray
+def test_who_waits_for_results_sees_the_workers_at_work(make_pool: Callable[..., WorkerPool]) -> None:
+    with make_pool(2, seconds=0.5) as pool:
+        while pool.statistics.num_workers < 2:
+            list(pool.run(units(1)))
+        looks = [(len(arrived), pool.statistics.num_busy) for arrived in pool.collect(units(3))]
+
+    assert sum(num_arrived for num_arrived, _ in looks) == 3
+    assert (0, 2) in looks, "both workers were busy and nothing had arrived"
+    assert looks[-1] == (1, 0), "the last result left nobody at work"
+
+
+@pytest.mark.ray
 def test_run_left_early_stops_busy_workers_and_the_pool_goes_on(make_pool: Callable[..., WorkerPool]) -> None:
     def interrupt() -> None:
         for _ in pool.run([*units(4), unit(4, HANGS)]):

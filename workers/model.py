@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod, sqrt
 
@@ -20,6 +20,8 @@ from workers.adaptation import InnerLoopConfig
 from workers.base import Purpose, TaskSpec
 from workers.objectives import OBJECTIVES
 from workers.objectives.base import Objective
+
+MAX_REMEMBERED_PATHS = 4096
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,19 @@ class Model:
     space: SearchSpace
     specs: tuple[TaskSpec, ...]
     inner_loop: InnerLoopConfig
+    _paths: dict[tuple[Genotype, int], Path] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """What `path` made before: a population's paths are met again and again."""
 
     def path(self, genotype: Genotype, source: int) -> Path:
         """The subnet `genotype` with the head of `source`."""
-        return Path(self.space.architecture(genotype), source, self.specs[source])
+        key = genotype, source
+        if key not in self._paths:
+            if len(self._paths) >= MAX_REMEMBERED_PATHS:
+                self._paths.clear()
+            self._paths[key] = Path(self.space.architecture(genotype), source, self.specs[source])
+        return self._paths[key]
 
     @cached_property
     def index(self) -> ParameterIndex:

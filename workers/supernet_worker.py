@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -82,9 +83,12 @@ class SupernetWorker:
         return replace(result, seconds=time.perf_counter() - start)
 
     def _load(self, version: int, weights: NDArray[np.float32]) -> None:
-        """Copy a new version of the vector to the device, once."""
+        """Take a new version of the vector to the device, once; on a CPU that is the node's one copy itself."""
         if version != self._version:
-            self._vector = torch.tensor(weights, device=self._device)
+            with warnings.catch_warnings(
+                action="ignore"
+            ):  # it is not writable, and nothing here writes to it
+                self._vector = torch.from_numpy(weights).to(self._device)
             self._version = version
 
     def _episode(self, unit: Unit, batch: TaskBatch) -> Episode:

@@ -37,6 +37,8 @@ class PoolStatistics:
 
     num_workers: int
     """Ready now."""
+    num_busy: int
+    """Those of them that have something to do."""
     busy_seconds: float
     """Time in the workers' code, summed over the workers."""
     num_units: int
@@ -77,8 +79,13 @@ class WorkerPool:
     @property
     def statistics(self) -> PoolStatistics:
         """Counts since the pool was made."""
+        ready = self._fleet.ready
         return PoolStatistics(
-            len(self._fleet.ready), self._busy_seconds, self._num_units, self._fleet.num_failures
+            num_workers=len(ready),
+            num_busy=sum(bool(actor.calls) for actor in ready),
+            busy_seconds=self._busy_seconds,
+            num_units=self._num_units,
+            num_failures=self._fleet.num_failures,
         )
 
     @property
@@ -88,8 +95,8 @@ class WorkerPool:
 
     def wait_for_worker(self) -> ActorDescription:
         """Block until a worker is ready; its description."""
-        for _ in self._collect_until(lambda: bool(self._fleet.ready), Backlog((), max_attempts=1)):
-            raise AssertionError("nothing was dispatched")
+        for arrived in self._collect_until(lambda: bool(self._fleet.ready), Backlog((), max_attempts=1)):
+            assert not arrived, "nothing was dispatched"
         return self.workers[0]
 
     def publish(self, version: int, weights: NDArray[np.float32]) -> None:
@@ -101,6 +108,11 @@ class WorkerPool:
 
         A run that is left early stops the workers that were busy. Arrays in results are read-only.
         """
+        for arrived in self.collect(units):
+            yield from arrived
+
+    def collect(self, units: Sequence[Unit]) -> Iterator[Sequence[UnitResult]]:
+        """As `run`, but yields each call's results together, and nothing while none arrives, some times a second."""
         backlog = Backlog(units, max_attempts=self._config.max_attempts)
         self._unit_seconds = None
         try:
@@ -115,7 +127,7 @@ class WorkerPool:
             self._fleet.stop(actor)
         self._weights.clear()
 
-    def _collect_until(self, is_done: Callable[[], bool], backlog: Backlog) -> Iterator[UnitResult]:
+    def _collect_until(self, is_done: Callable[[], bool], backlog: Backlog) -> Iterator[Sequence[UnitResult]]:
         self._fleet.expect_actors()
         while not is_done():
             self._fleet.follow_cluster()
@@ -125,16 +137,19 @@ class WorkerPool:
             self._fleet.check_actors()
 
     def _dispatch(self, backlog: Backlog) -> None:
-        """Give every ready actor something to do, and more than that while there is plenty."""
+        """Give every ready actor something to do, and more than that while there is as much for all of them.
+
+        Back and forth over the actors: where units come longest first, who has the longest is the last to get more.
+        """
         if backlog.num_suspects and not self._fleet.expects_fresh_actor:
             idle = next((actor for actor in self._fleet.ready if not actor.calls), None)
             if idle:
                 self._fleet.stop(idle)  # the next look at the cluster replaces it
         ready = self._fleet.ready
         for depth in range(self._config.units_in_flight):
-            if depth and backlog.num_waiting <= len(ready):
+            if depth and backlog.num_waiting < len(ready):
                 return
-            for actor in ready:
+            for actor in reversed(ready) if depth % 2 else ready:
                 if len(actor.calls) == depth:
                     size = self._group_size(backlog.num_waiting, len(ready))
                     tasks = backlog.take(size, for_fresh_actor=actor.is_fresh)
@@ -156,11 +171,13 @@ class WorkerPool:
         actor.calls.append(Call(tasks, reference))
         actor.is_fresh = False
 
-    def _collect(self, backlog: Backlog) -> Iterator[UnitResult]:
+    def _collect(self, backlog: Backlog) -> Iterator[Sequence[UnitResult]]:
         """Wait a moment for whatever is under way, and handle all that has arrived."""
         owners = {actor.starting: actor for actor in self._fleet.actors if actor.description is None}
         owners |= {call.reference: actor for actor in self._fleet.actors for call in actor.calls}
         arrived = _wait(list(owners))
+        if not arrived:
+            yield ()
         for actor in {owners[reference]: None for reference in arrived}:
             if actor.description is None:
                 self._fleet.welcome(actor)
@@ -169,7 +186,7 @@ class WorkerPool:
 
     def _receive(
         self, actor: Actor, arrived: set[ray.ObjectRef[Any]], backlog: Backlog
-    ) -> Iterator[UnitResult]:
+    ) -> Iterator[Sequence[UnitResult]]:
         """Results of the calls of `actor` that arrived, up to the first that went wrong."""
         for call in [call for call in actor.calls if call.reference in arrived]:
             try:
@@ -185,7 +202,7 @@ class WorkerPool:
             self._learn_unit_seconds(outcome)
             backlog.finish(len(outcome.results))
             self._num_units += len(outcome.results)
-            yield from outcome.results
+            yield outcome.results
             if outcome.error:
                 culprit, *others = call.tasks[len(outcome.results) :]
                 yield from self._raised(actor, culprit, others, outcome.error, backlog)
@@ -193,14 +210,14 @@ class WorkerPool:
 
     def _raised(
         self, actor: Actor, culprit: Task, others: list[Task], error: RaisedError, backlog: Backlog
-    ) -> Iterator[UnitResult]:
+    ) -> Iterator[Sequence[UnitResult]]:
         """The code raised: its process may be broken, so nothing more that it computes is trusted."""
         self._fleet.give_up(actor)
         backlog.put_back([*others, *(task for call in actor.calls for task in call.tasks)])
         failed = backlog.raised(culprit, error)
         if failed:
             self._num_units += 1
-            yield failed
+            yield [failed]
 
     def _lost(self, actor: Actor, error: RayError | str, backlog: Backlog) -> None:
         """The actor is gone, or given up: its tasks go back, and the one that it was running is charged."""
