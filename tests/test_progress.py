@@ -144,6 +144,23 @@ def test_time_left_of_the_first_generation_comes_from_its_phase() -> None:
     assert pace.seconds_left(()) == pytest.approx(12.0 + 2 * 20.0)
 
 
+def test_time_left_ends_with_the_time_that_the_search_has() -> None:
+    clock = FakeTime()
+    pace = Pace(clock, total_generations=100, max_seconds=25.0)
+    done = summarize_generations([commit([0.5], wall_seconds=10.0)])
+    pace.start_phase("evaluating", 10)
+    clock.now += 4.0
+    assert pace.seconds_left(done) == pytest.approx(25.0 - 10.0 - 4.0)
+    pace.advance(2, 40)
+    assert pace.seconds_left(done) == pytest.approx(16.0), "the generation under way is finished"
+
+    over = summarize_generations([commit([0.5], number=i, wall_seconds=10.0) for i in range(3)])
+    pace.start_phase("testing", 4)
+    clock.now += 2.0
+    pace.advance(1, 10)
+    assert pace.seconds_left(over) == pytest.approx(6.0)
+
+
 def test_time_left_after_the_last_generation_is_that_of_the_phase() -> None:
     clock = FakeTime()
     pace = Pace(clock, total_generations=1)

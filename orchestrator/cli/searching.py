@@ -93,7 +93,11 @@ def _prepare(config: RunConfig, run_dir: Path, address: str | None) -> Progress:
         connect(address)
         take_signals()
     return make_progress(
-        Console(), total_generations=config.search.num_generations, title=config.name, commits=commits
+        Console(),
+        total_generations=config.search.num_generations,
+        max_seconds=config.search.max_seconds,
+        title=config.name,
+        commits=commits,
     )
 
 

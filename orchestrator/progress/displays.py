@@ -32,8 +32,8 @@ _HEARTBEAT_SECONDS = 30.0
 class Progress(Protocol):
     """Where the loop reports to; a context manager.
 
-    Nothing runs behind the loop's back: clocks move when it calls. While it waits, it calls `advance` with
-    zeros.
+    Nothing runs behind the loop's back: clocks move when it calls, several times a second. While nothing finishes,
+    it calls `advance` with zeros.
     """
 
     def __enter__(self) -> Self: ...
@@ -60,11 +60,12 @@ def make_progress(
     *,
     total_generations: int,
     title: str,
+    max_seconds: float | None = None,
     commits: Sequence[Commit] = (),
     clock: Clock = time.monotonic,
 ) -> Progress:
     """The display that suits `console`; `commits` are those of a search that is resumed."""
-    pace = Pace(clock, total_generations)
+    pace = Pace(clock, total_generations, max_seconds)
     if console.is_terminal and not console.is_dumb_terminal:
         return LiveProgress(console, pace, title=title, commits=commits)
     return PlainProgress(console, pace, title=title, commits=commits)

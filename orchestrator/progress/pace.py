@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import fsum, inf
 from statistics import fmean
 from typing import TypeAlias
 
@@ -23,6 +24,8 @@ class Pace:
 
     clock: Clock
     total_generations: int
+    max_seconds: float | None = None
+    """The generations end when together they have taken this long."""
     phase: str = ""
     num_units: int = 0
     num_units_done: int = 0
@@ -79,9 +82,21 @@ class Pace:
         """
         remaining = self.total_generations - len(generations)
         phase_left = self._phase_seconds_left()
-        if remaining <= 0:
+        time_left = inf if self.max_seconds is None else self.max_seconds - _seconds(generations)
+        if remaining <= 0 or time_left <= 0:
             return phase_left if self.num_units else 0.0
         spent = self.clock() - self.generation_started
+        estimate = self._estimate(generations, remaining, spent, phase_left)
+        # Time is looked at after a generation, so that the one under way is finished.
+        return estimate if estimate is None else min(estimate, max(time_left - spent, phase_left or 0.0))
+
+    def _estimate(
+        self,
+        generations: Sequence[GenerationSummary],
+        remaining: int,
+        spent: float,
+        phase_left: float | None,
+    ) -> float | None:
         recent = [one.wall_seconds for one in generations[-_NUM_RECENT_GENERATIONS:] if one.wall_seconds > 0]
         if recent:
             each = fmean(recent)
@@ -92,3 +107,7 @@ class Pace:
         if self.phase_fraction <= 0:
             return None
         return (self.clock() - self.phase_started) * (1 / self.phase_fraction - 1)
+
+
+def _seconds(generations: Sequence[GenerationSummary]) -> float:
+    return fsum(one.wall_seconds for one in generations)
