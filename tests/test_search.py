@@ -83,6 +83,11 @@ def test_number_of_workers_does_not_matter(undisturbed: SearchOutcome, runs: Pat
     assert_equal(run_search(config, run_dir=runs / f"{num_workers}_workers"), undisturbed)
 
 
+def test_tracking_server_that_never_answers_does_not_matter(undisturbed: SearchOutcome, runs: Path) -> None:
+    config = tiny_config(tracking={"uri": "http://127.0.0.1:9", "timeout_seconds": 1.0})
+    assert_equal(run_search(config, run_dir=runs / "untracked"), undisturbed)
+
+
 def test_other_seed_gives_another_search(undisturbed: SearchOutcome, runs: Path) -> None:
     outcome = run_search(tiny_config(seed=6), run_dir=runs / "other_seed")
     assert outcome.fingerprint != undisturbed.fingerprint

@@ -47,7 +47,7 @@ def tiny_config(**changes: Any) -> RunConfig:
     document = {**TINY}
     for name, value in changes.items():
         is_partial = isinstance(value, dict) and "type" not in value
-        document[name] = {**document[name], **value} if is_partial else value
+        document[name] = {**document.get(name, {}), **value} if is_partial else value
     return RunConfig.model_validate(document)
 
 
