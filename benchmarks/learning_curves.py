@@ -12,7 +12,7 @@ from orchestrator.plots.style import BLUE, ORANGE, TEAL, picture
 from orchestrator.search import SearchOutcome
 from orchestrator.state import Commit
 
-COLOURS = {"across": BLUE, "fixed": ORANGE}
+COLOURS = {"across": BLUE, "fixed_32": ORANGE, "fixed_64": TEAL}
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,17 @@ def plot_curves(path: Path, arms: Sequence[Arm], *, title: str) -> None:
     """Validation accuracy by time; dotted: the best of many genotypes while they are searched."""
     with picture(path, height=4.0) as figure:
         axes = figure.subplots()
-        for number, arm in enumerate(arms):
+        labelled: set[str] = set()
+        for arm in arms:
             name = arm.case.split("/")[2]
             for phase, style in (("search", ":"), ("training", "-")):
                 minutes = [seconds / 60 for seconds, _ in arm.curve(phase)]
                 accuracies = [accuracy for _, accuracy in arm.curve(phase)]
-                label = f"{name}, {phase}" if number < 2 and minutes else None
-                axes.plot(minutes, accuracies, style, color=COLOURS.get(name, TEAL), label=label)
+                label = f"{name}, {phase}"
+                is_new = bool(minutes) and label not in labelled
+                axes.plot(
+                    minutes, accuracies, style, color=COLOURS.get(name, BLUE), label=label if is_new else None
+                )
+                labelled.add(label)
         axes.set(xlabel="minutes", ylabel="accuracy on validation tasks", title=title)
         axes.legend(loc="lower right")

@@ -3,23 +3,24 @@
     python benchmarks/omniglot.py [--full | --minutes M --seeds N] [--data DIR] [--run-dir DIR] [--plot FILE]
     python benchmarks/omniglot.py --config configs/omniglot_5way1shot.yaml [--data DIR] ...
 
-Two arms, one after the other on the whole machine, the same time each:
+Arms, one after the other on the whole machine, the same time each:
 
 - `across`: the search of configs/omniglot_two_cores.yaml takes the first part of the time; then the network that it
   found goes on alone, from the supernet's weights.
-- `fixed`: no search; 4CONV with 64 filters is meta-trained by the same engine with the same settings.
+- `fixed_32`, `fixed_64`: no search; 4CONV with 32 filters, a member of the searched space, and with the 64 of the
+  literature, is meta-trained by the same engine with the same settings.
 
 Time is that of all generations: meta-learning and evaluation on validation tasks. A short trial, whose time counts
 too, measures the pace of the network to be trained, so that the cosine of the outer learning rate ends with the
-time. Generations are whole, so an arm takes a few seconds more (see `seconds`); below 25 minutes they are made
+time. Generations are whole, so an arm takes a few seconds more (see `seconds`); below 6 minutes they are made
 smaller in proportion.
 
 Accuracy after adaptation, on the same 600 held-out tasks for all arms and seeds, with its 95 % interval over the
-tasks. `difference`: across minus fixed on the same task, over all tasks and seeds; `difference/by_seed` is the more
-cautious interval, Student's t over the means of the seeds.
+tasks. `difference/fixed_32`: across minus fixed_32 on the same task, over all tasks and seeds; `.../by_seed` is the
+more cautious interval, Student's t over the means of the seeds.
 
 Everything lies in --run-dir: the same command again goes on where it was interrupted. Quick: one seed, a minute an
-arm; --full: three seeds, 25 minutes. With --config that search alone is run, to its own end.
+arm; --full: three seeds, 6 minutes. With --config that search alone is run, to its own end.
 """
 
 from __future__ import annotations
@@ -55,18 +56,18 @@ SEARCH_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "omniglot_two_
 BENCHMARK = "omniglot/5way1shot"
 SEARCH_SHARE = 1 / 3
 """Of the time; the rest trains the network that was found."""
-FULL_MINUTES = 25.0
-NUM_STRETCH_STEPS = 50
+FULL_MINUTES = 6.0
+NUM_STRETCH_STEPS = 100
 """Outer steps between two looks at the validation tasks in training without a search, at `FULL_MINUTES`."""
+TRIAL_SHARE = 5
+"""A stretch of the trial is this part of one of the training."""
+TASKS_PER_SHARD = 8
+"""In training without a search: one path, so that the meta-batch falls into as many equal shards as there are cores."""
 NUM_TEST_TASKS = 600
 TEST_SEED = 0
 """Of the held-out tasks, whatever the seed of a search."""
 CONTINUATION_SEED = 1000
 """Added to the seed of the search: what goes on meets tasks that the search has not seen."""
-FOUR_CONV = {
-    "space": {"type": "layerwise", "operations": ["conv_3x3"], "widths": [64]},
-    "strategy": {"type": "fixed", "genotype": "|".join(["conv_3x3:64"] * 4)},
-}
 
 
 def config_with(options: Namespace, settings: Mapping[str, object]) -> RunConfig:
@@ -87,27 +88,36 @@ def run_or_resume(config: RunConfig, run_dir: Path) -> SearchOutcome:
     """The search in `run_dir`, shown on stderr."""
     commits = RunDirectory.open(run_dir).commits() if RunDirectory.exists(run_dir) else ()
     title = f"{run_dir.parent.name}/{run_dir.name}"
-    total = config.search.num_generations
-    shown = make_progress(Console(stderr=True), total_generations=total, title=title, commits=commits)
+    shown = make_progress(
+        Console(stderr=True),
+        total_generations=config.search.num_generations,
+        max_seconds=config.search.max_seconds,
+        title=title,
+        commits=commits,
+    )
     return run_search(config, run_dir=run_dir, progress=shown)
 
 
 def meta_train(
     options: Namespace, run_dir: Path, settings: Mapping[str, object], *, seconds: float
 ) -> dict[str, SearchOutcome]:
-    """A trial of two stretches for the pace, then training with a cosine as long as the rest of the time."""
-    num_steps = scaled(NUM_STRETCH_STEPS, options.minutes, least=5)
+    """A trial of two short stretches for the pace, then training with a cosine as long as the rest of the time."""
+    trial_steps = scaled(NUM_STRETCH_STEPS // TRIAL_SHARE, options.minutes, least=4)
+    num_steps = TRIAL_SHARE * trial_steps
+    trial_dir = run_dir.with_name(f"{run_dir.name}_trial")
     stretches = {
         "meta_learning.warmup_steps": 0,
-        "meta_learning.steps_per_generation": num_steps,
-        "evaluation.num_tasks": max(4, num_steps - num_steps % 4),
+        "meta_learning.steps_per_generation": trial_steps,
+        "meta_learning.tasks_per_shard": TASKS_PER_SHARD,
+        "evaluation.num_tasks": trial_steps,
         **settings,
     }
-    trial_dir = run_dir.with_name(f"{run_dir.name}_trial")
     trial = run_or_resume(config_with(options, {**stretches, "search.num_generations": 2}), trial_dir)
-    stretch_seconds = generations(trial)[-1].timings.wall_seconds
+    stretch_seconds = TRIAL_SHARE * generations(trial)[-1].timings.wall_seconds
     left = max(stretch_seconds, seconds - seconds_of(trial))
     length = {
+        "meta_learning.steps_per_generation": num_steps,
+        "evaluation.num_tasks": num_steps,
         "search.max_seconds": left,
         "search.num_generations": 1 + round(2 * left / stretch_seconds),
         "meta_learning.optimizer.total_steps": round(num_steps * left / stretch_seconds),
@@ -152,13 +162,19 @@ def measure_across(options: Namespace, seed: int) -> Arm:
     return Arm(f"{BENCHMARK}/across/seed{seed}", phases, found, scores)
 
 
-def measure_fixed(options: Namespace, seed: int) -> Arm:
-    run_dir = options.run_dir / f"seed{seed}" / "fixed"
-    phases = meta_train(options, run_dir, {"seed": seed, **FOUR_CONV}, seconds=60 * options.minutes)
+def measure_fixed(options: Namespace, seed: int, filters: int) -> Arm:
+    run_dir = options.run_dir / f"seed{seed}" / f"fixed_{filters}"
+    four_conv = {
+        "seed": seed,
+        "space": {"type": "layerwise", "operations": ["conv_3x3"], "widths": [filters]},
+        "constraints": {},
+        "strategy": {"type": "fixed", "genotype": "|".join([f"conv_3x3:{filters}"] * 4)},
+    }
+    phases = meta_train(options, run_dir, four_conv, seconds=60 * options.minutes)
     best = phases["training"].best
     assert best is not None, "4CONV could not be evaluated"
     scores = held_out_scores(phases["training"], best.proposal.genotype)
-    return Arm(f"{BENCHMARK}/fixed/seed{seed}", phases, "4CONV, 64 filters", scores)
+    return Arm(f"{BENCHMARK}/fixed_{filters}/seed{seed}", phases, f"4CONV, {filters} filters", scores)
 
 
 def held_out_scores(outcome: SearchOutcome, genotype: Genotype) -> tuple[float, ...]:
@@ -188,6 +204,12 @@ def measure_config(options: Namespace) -> Arm:
     return Arm(case, {"search": outcome}, found, outcome.best.scores)
 
 
+def report(arm: Arm) -> list[Measurement]:
+    """Shown as soon as the arm is done."""
+    print(f"{arm.case}: {arm.architecture}")
+    return show(accuracy_of(arm))
+
+
 def accuracy_of(arm: Arm) -> Iterator[Measurement]:
     accuracy, half_width = mean_and_interval(arm.scores)
     yield Measurement(arm.case, "accuracy", accuracy, "", len(arm.scores))
@@ -195,24 +217,25 @@ def accuracy_of(arm: Arm) -> Iterator[Measurement]:
     yield Measurement(arm.case, "seconds", arm.seconds, "s", 1)
 
 
-def difference_of(pairs: Sequence[tuple[Arm, Arm]]) -> Iterator[Measurement]:
-    """Of the arms of each seed, task by task."""
+def difference_of(rival: str, pairs: Sequence[tuple[Arm, Arm]]) -> Iterator[Measurement]:
+    """Across minus `rival`, of the arms of each seed, task by task."""
+    case = f"{BENCHMARK}/difference/{rival}"
     by_seed = [[ours - theirs for ours, theirs in zip(a.scores, b.scores, strict=True)] for a, b in pairs]
     mean, half_width = mean_and_interval([each for differences in by_seed for each in differences])
     num = len(by_seed) * NUM_TEST_TASKS
-    yield Measurement(f"{BENCHMARK}/difference", "accuracy", mean, "", num)
-    yield Measurement(f"{BENCHMARK}/difference", "accuracy_half_width_95", half_width, "", num)
+    yield Measurement(case, "accuracy", mean, "", num)
+    yield Measurement(case, "accuracy_half_width_95", half_width, "", num)
     if len(pairs) > 1:
         error = stdev(map(fmean, by_seed)) / sqrt(len(pairs))
         half_width = float(student.ppf(0.975, len(pairs) - 1)) * error
-        case = f"{BENCHMARK}/difference/by_seed"
-        yield Measurement(case, "accuracy_half_width_95", half_width, "", len(pairs))
+        yield Measurement(f"{case}/by_seed", "accuracy_half_width_95", half_width, "", len(pairs))
 
 
 def main() -> None:
-    parser = make_parser("a search against 4CONV on Omniglot", full="three seeds, 25 minutes an arm")
-    parser.add_argument("--minutes", type=float, help="wall-clock time of an arm (1; with --full 25)")
+    parser = make_parser("a search against 4CONV on Omniglot", full="three seeds, 6 minutes an arm")
+    parser.add_argument("--minutes", type=float, help="wall-clock time of an arm (1; with --full 6)")
     parser.add_argument("--seeds", type=int, help="number of seeds (1; with --full 3)")
+    parser.add_argument("--filters", type=int, nargs="*", default=[32, 64], help="widths of 4CONV (32 64)")
     parser.add_argument("--data", type=Path, default=Path("data/omniglot"), help="folder of the two archives")
     parser.add_argument("--run-dir", type=Path, help="default: runs/omniglot_M_minutes")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the learning curves as PNG")
@@ -224,16 +247,19 @@ def main() -> None:
     inner_loop = load_config(options.config or SEARCH_CONFIG).inner_loop
     print(f"batch norm: {inner_loop.batch_norm}; classes: held out", flush=True)
     arms: list[Arm] = [measure_config(options)] if options.config else []
-    lines: list[Measurement] = show(line for arm in arms for line in accuracy_of(arm))
-    pairs: list[tuple[Arm, Arm]] = []
+    lines: list[Measurement] = [line for arm in arms for line in report(arm)]
+    pairs: dict[str, list[tuple[Arm, Arm]]] = {f"fixed_{filters}": [] for filters in options.filters}
     for seed in range(0 if options.config else options.seeds or (3 if options.full else 1)):
-        pairs.append((measure_across(options, seed), measure_fixed(options, seed)))
-        for arm in pairs[-1]:
-            print(f"{arm.case}: {arm.architecture}")
-            lines += show(accuracy_of(arm))
-            arms.append(arm)
-    if pairs:
-        lines += show(difference_of(pairs))
+        across = measure_across(options, seed)
+        lines += report(across)
+        arms.append(across)
+        for filters in options.filters:
+            fixed = measure_fixed(options, seed, filters)
+            lines += report(fixed)
+            arms.append(fixed)
+            pairs[f"fixed_{filters}"].append((across, fixed))
+    for rival, of_rival in pairs.items():
+        lines += show(difference_of(rival, of_rival)) if of_rival else []
     write_json(options.json, [*lines, *(point for arm in arms for point in curve_of(arm))])
     if options.plot:
         plot_curves(options.plot, arms, title="Omniglot, 5-way 1-shot")
