@@ -7,8 +7,8 @@ Weights: two versions of a vector of 200 MB are published to four actors of this
 `copies_on_node` the same for all processes of the search, Ray's object store included (it holds two versions).
 
 - `broadcast`: the worker only reads the mapped vector: no copy but the object store's.
-- `broadcast/supernet_worker`: the real worker copies a version to its device, once, and drops the former one; on a
-  CPU the device's memory is the actor's own, so that is one copy an actor.
+- `broadcast/supernet_worker`: the real worker on a CPU, whose tensors are the mapped vector itself (on a GPU it copies
+  a version to the device, once).
 
 Generations: a small search with meta-learning, evaluation, journal and MLflow. Resident memory is looked at after
 every generation; the slope is that of a straight line through the generations from the 20th on. The driver keeps

@@ -199,10 +199,27 @@ def test_a_new_version_of_the_weights_is_used_and_the_old_one_can_return() -> No
     assert digest(worker.run(meta_unit(model, version=0), old)) == digest(first)
 
 
-def test_read_only_weights_are_copied_and_never_written() -> None:
-    worker, model, _ = make_worker()
+@pytest.mark.parametrize("batch_norm", ["transductive", "support"])
+@pytest.mark.parametrize("algorithm", ["maml", "first_order_maml", "anil", "reptile"])
+def test_the_nodes_one_copy_of_the_weights_is_never_written(algorithm: str, batch_norm: str) -> None:
+    """On a CPU the workers compute with mapped memory: a write would be seen by others, or end the process."""
+    inner_loop = InnerLoopConfig.model_validate(
+        {
+            "num_steps": 2,
+            "algorithm": algorithm,
+            "batch_norm": batch_norm,
+            "learn_inner_lrs": algorithm != "reptile",
+        }
+    )
+    worker, model, _ = make_worker(inner_loop)
     weights = model.initial_vector(0)
     weights.flags.writeable = False
     before = weights.copy()
-    worker.run(meta_unit(model), weights)
+    units: list[Unit] = [
+        meta_unit(model),
+        meta_unit(model, second_order=False),
+        evaluation_unit(model, OTHER_PATH),
+    ]
+    for unit in units:
+        worker.run(unit, weights)
     assert (weights == before).all()
