@@ -42,7 +42,7 @@ from benchmarks.report import Measurement, make_parser, show, write_json
 from search_spaces import LayerwiseConfig
 from workers.adaptation import InnerLoopConfig
 from workers.base import EvaluationResult, EvaluationUnit, MetaResult, MetaUnit, Split, TaskBatch, TaskSpec
-from workers.model import Model, build_model
+from workers.model import Model
 from workers.supernet_worker import ComputeSettings, SupernetWorker
 
 NUM_WAYS, NUM_SHOTS, NUM_QUERIES, NUM_STEPS, CHANNELS = 5, 1, 15, 5, 32
@@ -126,7 +126,7 @@ def make_model(workload: Workload) -> tuple[Model, NoisyImages]:
     spec = TaskSpec(shape, NUM_WAYS, NUM_SHOTS, NUM_QUERIES, "classification")
     space = LayerwiseConfig(operations=("conv_3x3",), widths=(CHANNELS,)).build(shape)
     inner_loop = InnerLoopConfig(num_steps=NUM_STEPS, inner_lr=INNER_LRS[workload.images])
-    return build_model(space, [spec], inner_loop), NoisyImages(spec)
+    return Model(space, (spec,), inner_loop), NoisyImages(spec)
 
 
 class Across:

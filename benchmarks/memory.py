@@ -49,7 +49,7 @@ from search_spaces.base import Genotype
 from tests.tiny_search import tiny_config
 from workers.adaptation import InnerLoopConfig
 from workers.base import EvaluationResult, EvaluationUnit, Unit, UnitResult, WorkerDescription
-from workers.model import build_model
+from workers.model import Model
 from workers.supernet_worker import ComputeSettings, make_supernet_worker
 from workers.tasks.glyphs import GlyphsConfig
 
@@ -88,7 +88,7 @@ def measure_broadcast() -> Iterator[Measurement]:
     """Copies of the weights that actors make, each case on a Ray node of its own."""
     spec = TASKS.build().spec
     space = LayerwiseConfig(widths=(608,), readout="mean").build(spec.input_shape)
-    model = build_model(space, [spec], InnerLoopConfig(num_steps=1))
+    model = Model(space, (spec,), InnerLoopConfig(num_steps=1))
     free_path = space.from_string("skip|skip|skip|skip")
     arguments = {"model": model, "sources": [TASKS], "settings": ComputeSettings("cpu")}
     yield from _broadcast(

@@ -41,6 +41,9 @@ class FactorizedReduction:
     out_channels: int
 
 
+BATCH_NORM_EPSILON = 1e-5
+
+
 @dataclass(frozen=True)
 class BatchNorm:
     """Batch normalisation with learned scale and shift; statistics are always those of a batch."""

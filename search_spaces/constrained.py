@@ -155,7 +155,10 @@ class Constrained:
     def _descend(self, genotype: Genotype, rng: np.random.Generator) -> Genotype:
         """Accept random mutations that cost no more until one is within the limits."""
         for _ in range(NUM_DESCENT_STEPS):
-            neighbour = self.space.mutate(genotype, rng)
+            try:
+                neighbour = self.space.mutate(genotype, rng)
+            except InvalidGenotypeError:  # the space holds no other
+                break
             if self._excess(neighbour) <= self._excess(genotype):
                 genotype = neighbour
             if self.allows(genotype):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from search_spaces.architecture import (
+    BATCH_NORM_EPSILON,
     Architecture,
     BatchNorm,
     Conv,
@@ -21,8 +22,6 @@ from search_spaces.architecture import (
     ReLU,
     Zero,
 )
-
-BATCH_NORM_EPSILON = 1e-5
 
 
 class ParameterMismatchError(ValueError):

@@ -26,9 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from search_spaces.architecture import Pool
+from search_spaces.architecture import BATCH_NORM_EPSILON, Pool
 
-BATCH_NORM_EPSILON = 1e-5
 BLOCK_SIZE = 1024
 """Pixels whose values are summed without an intermediate result."""
 

@@ -44,13 +44,8 @@ class ParameterIndex:
         values = vector[start : start + prod(full)].reshape(full)
         return values if shape is None or shape == full else values[tuple(slice(size) for size in shape)]
 
-    def gather(self, vector: NDArray[np.float32], active: Mapping[str, Shape]) -> NDArray[np.float32]:
-        """The active slices of `vector`, raveled and concatenated in the order of `active`."""
-        slices = [self.view(vector, name, shape).ravel() for name, shape in active.items()]
-        return np.concatenate([vector[:0], *slices])
-
     def positions(self, active: Mapping[str, Shape]) -> NDArray[np.int64]:
-        """Where in the vector the elements of `gather(vector, active)` lie."""
+        """Where in the vector the active slices lie, raveled and concatenated in the order of `active`."""
         everywhere = np.arange(self.size)
         slices = [
             everywhere[self.offsets[name] : self.offsets[name] + prod(self.shapes[name])]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from search_spaces.network import Network
 from workers.adaptation import InnerLoopConfig
 from workers.base import TaskBatch, TaskSpec
-from workers.model import Model, Path, slices
+from workers.model import RATE_PREFIX, Model, Path, slices
 
 Weights = dict[str, Tensor]
 
@@ -81,9 +81,9 @@ class PlainLearner:
             gradients = torch.autograd.grad(loss, [weights[name] for name in adapted], create_graph=True)
             weights = dict(weights)
             for name, gradient in zip(adapted, gradients, strict=True):
-                rate = self.inner_loop.inner_lr if rates is None else rates[f"inner_lr.{name}"][step]
+                factor = 1.0 if rates is None else rates[f"{RATE_PREFIX}{name}"][step]
                 taken = gradient if second_order else gradient.detach()
-                weights[name] = weights[name] - rate * taken
+                weights[name] = weights[name] - self.inner_loop.inner_lr * factor * taken
             visited.append(weights)
         return visited
 

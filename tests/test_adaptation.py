@@ -15,7 +15,7 @@ from workers.adaptation import FastWeights, InnerLoopConfig, adapt, inner_steps
 from workers.base import TaskSpec
 from workers.episode import Episode, prepare_episode
 from workers.evaluators.few_shot import evaluate_few_shot
-from workers.model import Model, build_model
+from workers.model import Model
 
 SPEC = TaskSpec((1, 8, 8), num_ways=3, num_shots=2, num_queries=2, objective="classification")
 LAYERWISE = LayerwiseConfig(widths=(3, 4), num_layers=2).build(SPEC.input_shape)
@@ -31,7 +31,7 @@ TEXTS = [text for _, text in PATHS]
 
 def make_model(space: SearchSpace, inner_loop: InnerLoopConfig) -> tuple[Model, Tensor]:
     """A model and a vector in float64; a little noise makes shifts non-zero and learned rates differ."""
-    model = build_model(space, [SPEC], inner_loop)
+    model = Model(space, (SPEC,), inner_loop)
     noise = torch.randn(model.index.size, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     return model, torch.tensor(model.initial_vector(0)).double() + 0.02 * noise
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from search_spaces.base import SearchSpace
 from tests.plain_meta_learning import PlainLearner
-from tests.test_adaptation import LAYERWISE, PATHS, TEXTS, make_episode
+from tests.test_adaptation import CELL, LAYERWISE, PATHS, TEXTS, make_episode
 from workers.adaptation import InnerLoopConfig
 from workers.base import TaskBatch
 from workers.episode import Episode, prepare_episode
@@ -139,3 +140,20 @@ def test_float32_agrees_with_float64() -> None:
     torch.testing.assert_close(
         meta_gradient(narrow, second_order=True).gradient.double(), wide.gradient, rtol=1e-3, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("algorithm", ["maml", "anil"])
+def test_what_lies_before_a_node_of_zeros_has_no_gradient(algorithm: str) -> None:
+    text = "normal:(sep_conv_3x3~0,skip~1)|reduction:(none~0,none~1)"
+    episode, _, _ = make_episode(CELL, text, configure(algorithm=algorithm))
+    shard = meta_gradient(episode, second_order=True)
+    gradients = dict(
+        zip(
+            episode.path.weights,
+            torch.split(shard.gradient, [prod(shape) for shape in episode.path.weights.values()]),
+            strict=True,
+        )
+    )
+    assert any(name.startswith("cell0") for name in gradients)
+    assert all(not gradient.any() for name, gradient in gradients.items() if not name.startswith("head"))
+    assert gradients["head0.bias"].any()

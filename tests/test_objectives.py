@@ -65,3 +65,11 @@ def test_the_loss_of_a_task_does_not_depend_on_other_tasks() -> None:
     (gradient,) = torch.autograd.grad(objective.loss(outputs, targets)[0], outputs)
     assert gradient[0].abs().sum() > 0
     assert gradient[1].abs().sum() == 0
+
+
+def test_a_diverged_network_recognises_nothing() -> None:
+    """The greatest of NaNs is class 0, which would be right by chance."""
+    outputs = torch.full((1, 3, 3), math.nan)
+    outputs[0, 2] = torch.tensor([0.0, 0.0, 1.0])
+    metrics = OBJECTIVES["classification"].metrics(outputs, torch.tensor([[0, 1, 2]]))
+    assert metrics["accuracy"].tolist() == [pytest.approx(1 / 3)]

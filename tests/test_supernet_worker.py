@@ -29,8 +29,8 @@ from workers.base import (
     Unit,
     UnitResult,
 )
-from workers.model import Model, build_model
-from workers.supernet_worker import NUM_CACHED_BATCHES, ComputeSettings, SupernetWorker
+from workers.model import Model
+from workers.supernet_worker import MAX_CACHED_BYTES, ComputeSettings, SupernetWorker
 from workers.tasks.glyphs import GlyphsConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -58,7 +58,7 @@ class CountingSource:
 def make_model(inner_loop: InnerLoopConfig) -> tuple[Model, TaskSource]:
     source = GlyphsConfig(num_ways=3, num_shots=2, num_queries=3, image_size=12).build()
     space = LayerwiseConfig(widths=(4, 8), num_layers=2).build(source.spec.input_shape)
-    return build_model(space, [source.spec], inner_loop), source
+    return Model(space, (source.spec,), inner_loop), source
 
 
 def make_worker(inner_loop: InnerLoopConfig = INNER_LOOP) -> tuple[SupernetWorker, Model, CountingSource]:
@@ -176,16 +176,26 @@ def test_a_chunk_of_evaluation_tasks_is_sampled_once_for_all_individuals() -> No
     assert source.asked == [("validation", (0, 1, 2))]
 
 
-def test_the_cache_of_chunks_is_bounded_and_forgets_the_oldest() -> None:
+def test_the_cache_of_chunks_is_bounded_and_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     worker, model, source = make_worker()
+    num_bytes = 3 * (3 * 2 + 3 * 3) * 12 * 12 * 4  # of three tasks' support and query images
+    monkeypatch.setitem(MAX_CACHED_BYTES, "cpu", 4 * num_bytes)
     weights = model.initial_vector(0)
     text = "avg_pool_3x3|avg_pool_3x3"
-    for number in range(NUM_CACHED_BATCHES + 1):
+    for number in range(5):
         worker.run(evaluation_unit(model, text, first_seed=10 * number), weights)
     worker.run(evaluation_unit(model, text, first_seed=10), weights)
-    assert len(source.asked) == NUM_CACHED_BATCHES + 1
+    assert len(source.asked) == 5
     worker.run(evaluation_unit(model, text, first_seed=0), weights)
-    assert len(source.asked) == NUM_CACHED_BATCHES + 2
+    assert len(source.asked) == 6
+
+
+def test_chunks_of_an_old_version_are_forgotten() -> None:
+    worker, model, source = make_worker()
+    weights = model.initial_vector(0)
+    for version in (0, 1, 0):
+        worker.run(evaluation_unit(model, version=version), weights)
+    assert len(source.asked) == 3
 
 
 def test_a_new_version_of_the_weights_is_used_and_the_old_one_can_return() -> None:

@@ -15,6 +15,7 @@ from typing import cast, get_args
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import TypeAdapter
 
@@ -291,3 +292,49 @@ def test_classes_are_split_by_fractions_in_the_order_of_names(tmp_path: Path) ->
     assert data.images.reshape(20, -1).max(axis=1).tolist() == [
         10 * n + image for n in range(10) for image in (0, 1)
     ]
+
+
+def write_class(folder: Path, image: Image.Image, name: str = "0.png") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    image.save(folder / name)
+
+
+def only_image(root: Path, image: Image.Image) -> NDArray[np.uint8]:
+    """What a folder of images makes of `image`, in grey."""
+    for number in range(6):
+        for copy in range(2):
+            write_class(root / f"class{number}", image, f"{copy}.png")
+    config = ImageFolderConfig(
+        root=root, image_size=8, channels=1, split_fractions=(0.4, 0.3, 0.3), num_ways=2, num_queries=1
+    )
+    source = config.build()
+    assert isinstance(source, ImageTasks)
+    return np.asarray(source.data.images[0, 0])
+
+
+def test_pixels_of_16_bits_are_scaled(tmp_path: Path) -> None:
+    deep = np.full((8, 8), 30_000, dtype=np.uint16)
+    deep[:, :4] = 65_535
+    pixels = only_image(tmp_path, Image.fromarray(deep))
+    assert set(pixels[:, :4].ravel()) == {255}
+    assert set(pixels[:, 4:].ravel()) == {30_000 // 257}
+
+
+def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+    drawing = np.zeros((8, 8, 4), dtype=np.uint8)
+    drawing[2:4, 2:4, 3] = 255  # black ink on nothing
+    pixels = only_image(tmp_path, Image.fromarray(drawing))
+    assert (pixels == 0).sum() == 4
+    assert (pixels == 255).sum() == 60
+
+
+def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
+    write_class(tmp_path / ".ipynb_checkpoints", Image.new("L", (8, 8)))
+    only_image(tmp_path, Image.new("L", (8, 8), 7))
+    config = ImageFolderConfig(
+        root=tmp_path, image_size=8, channels=1, split_fractions=(0.4, 0.3, 0.3), num_ways=2, num_queries=1
+    )
+    source = config.build()
+    assert isinstance(source, ImageTasks)
+    names = [each.name for classes in source.data.splits.values() for each in classes]
+    assert names == [f"class{number}" for number in range(6)]

@@ -3,11 +3,12 @@
 MAML (Finn et al., 2017, Algorithm 1): θ_t,k+1 = θ_t,k − α_k ∇ L_t(θ_t,k) on task t's support set, for k < K.
 First-order MAML and Reptile (Nichol et al., 2018) take the same steps without differentiating them; ANIL (Raghu et
 al., 2020) steps on the head alone. Learned per-parameter, per-step rates α are those of MAML++ (Antoniou et al.,
-2019, "LSLR").
+2019, "LSLR"), but learned in units of the initial rate: Adam, whose steps have a size of their own, then changes them
+in proportion. Learned as they are, rates of 0.2 grew sevenfold within thousands of steps, and training suffered.
 
 The fast weights of all tasks are one vector, parameter-major: the block of one parameter holds its T copies, one
-after the other. So a step is two kernels whatever the network, every block is a contiguous (T, *shape) view, and the
-gradient of the sum over tasks keeps the tasks apart.
+after the other. So a step is two kernels whatever the network (learned rates take one more a parameter), every block
+is a contiguous (T, *shape) view, and the gradient of the sum over tasks keeps the tasks apart.
 """
 
 from __future__ import annotations
@@ -81,9 +82,12 @@ class FastWeights:
         }
 
     def spread(self, rates: Tensor) -> Tensor:
-        """Rates (T, number of parameters) -> one value an element of the vector."""
-        repeats = torch.tensor(self.sizes, device=rates.device).repeat_interleave(self.num_tasks)
-        return rates.t().reshape(-1).repeat_interleave(repeats, output_size=self.num_tasks * sum(self.sizes))
+        """Rates (T, number of parameters) -> one value an element of the vector.
+
+        By broadcasting, whose derivative is a sum in a fixed order; that of `repeat_interleave` on a GPU is not.
+        """
+        blocks = [rates[:, i, None].expand(-1, size).reshape(-1) for i, size in enumerate(self.sizes)]
+        return torch.cat(blocks)
 
     def by_task(self, vector: Tensor) -> Tensor:
         """The vector as (T, P), each task's parameters in the order of `shapes`."""

@@ -52,7 +52,7 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class TaskBatch:
-    """T tasks of one spec. Inputs are float32 or uint8 (T, B, C, H, W); targets int64 (T, B) in classification."""
+    """T tasks of one spec. Inputs are float32 (T, B, C, H, W); targets int64 (T, B) in classification."""
 
     spec: TaskSpec
     support_inputs: Tensor
@@ -136,7 +136,7 @@ class MetaResult:
     """In the order of the path's active parameters; None when the shard diverged or failed."""
     num_tasks: int
     loss: float
-    """Mean query loss (Reptile: support loss) over the tasks."""
+    """Mean query loss over the tasks."""
     accuracy: float
     seconds: float = 0.0
     failure: str | None = None
@@ -150,4 +150,4 @@ class WorkerDescription:
     """What a worker says of itself; workers of one search must agree on the device."""
 
     device: str
-    """Kind of device: `cpu`, `NVIDIA H200`."""
+    """Kind of device: `cpu AVX512`, `NVIDIA H200`."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from search_spaces.supernet import fold_tasks
 from workers.adaptation import FastWeights
 from workers.base import TaskBatch
-from workers.model import Model, Path, slices
+from workers.model import RATE_PREFIX, Model, Path, slices
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,18 @@ class Episode:
         return features(support, num_reference=None), of_query[:, self._num_reference or 0 :]
 
     def rates(self, learned: Tensor | None, layout: FastWeights) -> list[Tensor | float]:
-        """The rate of each inner step; `learned` is (T, number of adapted parameters, K)."""
+        """The rate of each inner step; `learned` is (T, number of adapted parameters, K), in units of `inner_lr`."""
         if learned is None:
             return [self.model.inner_loop.inner_lr] * self.model.inner_loop.num_steps
-        return [layout.spread(learned[:, :, step]) for step in range(learned.shape[2])]
+        rates = self.model.inner_loop.inner_lr * learned
+        return [layout.spread(rates[:, :, step]) for step in range(rates.shape[2])]
 
     def learned_rates(self) -> Tensor | None:
         """One copy a task of the learned inner rates of the adapted parameters, (T, L, K)."""
         if not self.model.inner_loop.learn_inner_lrs:
             return None
         names = self.model.adapted(self.path)
-        rates = torch.stack([self.parameters[f"inner_lr.{name}"] for name in names])
+        rates = torch.stack([self.parameters[f"{RATE_PREFIX}{name}"] for name in names])
         return rates.expand(self.num_tasks, *rates.shape).clone()
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from workers.adaptation import FastWeights, adapt, inner_steps
 from workers.episode import Episode
+from workers.model import RATE_PREFIX
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def meta_gradient(
             outputs = episode.query_outputs(query, layout.views(fast))
             losses = losses + weight * episode.path.objective.loss(outputs, episode.batch.query_targets).sum()
     leaves = [start, *fixed.values(), *([] if learned is None else [learned])]
-    gradients = list(torch.autograd.grad(losses, leaves))
+    # A parameter may be on the path and yet without effect, before a node of zeros.
+    gradients = list(torch.autograd.grad(losses, leaves, materialize_grads=True))
     with torch.no_grad():
         metrics = episode.path.objective.metrics(outputs, episode.batch.query_targets)
         gradient = _in_active_order(episode, layout, gradients, list(fixed))
@@ -91,7 +93,7 @@ def _in_active_order(
     parts |= dict(zip(fixed, gradients[1 : 1 + len(fixed)], strict=True))
     if episode.model.inner_loop.learn_inner_lrs:
         rates = _sum_in_order(gradients[-1])
-        parts |= {f"inner_lr.{name}": rate for name, rate in zip(layout.shapes, rates, strict=True)}
+        parts |= {f"{RATE_PREFIX}{name}": rate for name, rate in zip(layout.shapes, rates, strict=True)}
     return torch.cat([parts[name].reshape(-1) for name in episode.model.active(episode.path)])
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod, sqrt
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,6 +21,8 @@ from workers.objectives import OBJECTIVES
 from workers.objectives.base import Objective
 
 MAX_REMEMBERED_PATHS = 4096
+RATE_PREFIX = "inner_lr_factor."
+"""Of the learned inner rate of the parameter whose name follows, in units of `inner_lr`."""
 
 
 @dataclass(frozen=True)
@@ -106,16 +107,14 @@ class Model:
         adapted = {
             name for name in weights if name.startswith("head") or not self.inner_loop.adapts_head_only
         }
-        return {f"inner_lr.{name}": (self.inner_loop.num_steps,) for name in weights if name in adapted}
+        return {f"{RATE_PREFIX}{name}": (self.inner_loop.num_steps,) for name in weights if name in adapted}
 
     def initial_vector(self, seed: int) -> NDArray[np.float32]:
         """Initial weights, shape (index.size,): He-normal convolutions and heads, unit scales, zero shifts."""
         vector = np.zeros(self.index.size, dtype=np.float32)
         for position, (name, shape) in enumerate(self.index.shapes.items()):
             values = self.index.view(vector, name)
-            if name.startswith("inner_lr."):
-                values[:] = self.inner_loop.inner_lr
-            elif name.endswith("scale"):
+            if name.startswith(RATE_PREFIX) or name.endswith("scale"):
                 values[:] = 1.0
             elif name.endswith("weight"):
                 rng = np.random.default_rng((seed, position, Purpose.INITIAL_WEIGHTS))
@@ -133,13 +132,3 @@ def slices(index: ParameterIndex, vector: Tensor, shapes: Mapping[str, Shape]) -
         whole = vector[start : start + prod(full)].view(full)
         views[name] = whole[tuple(slice(size) for size in shape)]
     return views
-
-
-def build_model(space: SearchSpace, specs: Sequence[TaskSpec], inner_loop: InnerLoopConfig) -> Model:
-    """The model of a search; its sources must agree on the image shape, which is the space's."""
-    return Model(space, tuple(specs), inner_loop)
-
-
-def flatten(parameters: Mapping[str, Tensor], names: Mapping[str, Shape]) -> Tensor:
-    """The named tensors raveled and concatenated in the order of `names`."""
-    return torch.cat([parameters[name].reshape(-1) for name in names])

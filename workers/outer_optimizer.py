@@ -36,7 +36,7 @@ class OuterOptimizerConfig(Config):
     beta2: float = Field(default=0.999, ge=0, lt=1)
     epsilon: float = Field(default=1e-8, gt=0)
     max_gradient_norm: float | None = Field(default=10.0, gt=0)
-    """Meta-gradients of a larger norm are scaled down to it; None: never."""
+    """Meta-gradients of a larger norm are scaled down to it; None: never, and one that explodes stops its elements."""
 
     @model_validator(mode="after")
     def _cosine_falls(self) -> Self:

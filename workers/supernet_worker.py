@@ -32,8 +32,8 @@ from workers.meta_learning import ShardGradient, meta_gradient, reptile_gradient
 from workers.model import Model
 from workers.tasks import TaskSourceConfig
 
-NUM_CACHED_BATCHES = 32
-"""Chunks of tasks kept on the device: a generation's individuals all meet the same ones."""
+MAX_CACHED_BYTES = {"cpu": 2**29, "cuda": 2**31}
+"""Memory for chunks of tasks on the device: all individuals meet the same ones at one version of the weights."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,11 @@ class SupernetWorker:
 
     def describe(self) -> WorkerDescription:
         """The kind of device that this worker computes on."""
-        is_cuda = self._device.type == "cuda"
-        return WorkerDescription(device=torch.cuda.get_device_name(self._device) if is_cuda else "cpu")
+        if self._device.type == "cuda":
+            return WorkerDescription(torch.cuda.get_device_name(self._device))
+        return WorkerDescription(
+            f"cpu {torch.backends.cpu.get_cpu_capability()}"
+        )  # sums differ in the last bit
 
     def run(self, unit: Unit, weights: NDArray[np.float32] | None) -> UnitResult:
         """Compute `unit` at `weights`, whose version the unit names. Raises what the computation raises."""
@@ -90,6 +93,7 @@ class SupernetWorker:
             ):  # it is not writable, and nothing here writes to it
                 self._vector = torch.from_numpy(weights).to(self._device)
             self._version = version
+            self._batches.clear()  # evaluation tasks change with the weights
 
     def _episode(self, unit: Unit, batch: TaskBatch) -> Episode:
         path = self._model.path(unit.genotype, unit.source)
@@ -120,10 +124,15 @@ class SupernetWorker:
         key = (source, split, seeds)
         if key not in self._batches:
             self._batches[key] = self._sources[source].sample(split, seeds).to(self._device)
-            while len(self._batches) > NUM_CACHED_BATCHES:
+            while len(self._batches) > 1 and self._num_cached_bytes() > MAX_CACHED_BYTES[self._device.type]:
                 self._batches.popitem(last=False)
         self._batches.move_to_end(key)
         return self._batches[key]
+
+    def _num_cached_bytes(self) -> int:
+        return sum(
+            batch.support_inputs.nbytes + batch.query_inputs.nbytes for batch in self._batches.values()
+        )
 
 
 def make_supernet_worker(

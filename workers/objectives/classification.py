@@ -34,5 +34,7 @@ class Classification:
         return losses.view(targets.shape).mean(dim=1)
 
     def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        correct = (outputs.argmax(dim=2) == targets).to(torch.float64)
+        # A diverged network recognises nothing: the greatest of NaNs would be class 0, right by chance.
+        recognised = (outputs.argmax(dim=2) == targets) & outputs.isfinite().all(dim=2)
+        correct = recognised.to(torch.float64)
         return {"accuracy": correct.mean(dim=1), "loss": self.loss(outputs, targets).to(torch.float64)}

@@ -67,10 +67,33 @@ def decode_image(content: bytes, where: str, *, image_size: int, channels: Chann
     """
     try:
         with Image.open(io.BytesIO(content)) as encoded:
-            image = encoded.convert("L" if channels == 1 else "RGB")
+            image = _eight_bits(ImageOps.exif_transpose(encoded), where)
+            image = _on_white(image).convert("L" if channels == 1 else "RGB")
+    except TaskDataError:
+        raise
     except _IMAGE_ERRORS as error:
         raise TaskDataError(f"{where}: not a readable image ({error})") from error
     if image.size != (image_size, image_size):
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
     pixels = np.asarray(image, dtype=np.uint8).reshape(image_size, image_size, channels)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _eight_bits(image: Image.Image, where: str) -> Image.Image:
+    """Pillow would cut deeper pixels off at 255 rather than scale them."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image, dtype=np.uint16) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise TaskDataError(
+            f"{where}: has pixels of 32 bits, whose range is unknown: save it with 8 or 16 bits"
+        )
+    return image
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """What is transparent shows white paper; dropping the transparency would make it black."""
+    if not image.has_transparency_data:
+        return image
+    paper = Image.new("RGBA", image.size, "white")
+    paper.alpha_composite(image.convert("RGBA"))
+    return paper

@@ -66,7 +66,7 @@ class ImageFolderConfig(FewShotConfig):
         images = cached_images(
             "image_folder",
             sources=paths,
-            settings={"image_size": self.image_size, "channels": self.channels, "format": 1},
+            settings={"image_size": self.image_size, "channels": self.channels, "format": 2},
             shape=(len(paths), self.channels, self.image_size, self.image_size),
             decode=lambda: _decode(paths, image_size=self.image_size, channels=self.channels),
         )
@@ -109,7 +109,9 @@ def _cut(root: Path, fractions: tuple[float, float, float]) -> dict[Split, dict[
 def _images_by_class(folder: Path) -> dict[str, list[Path]]:
     """Image files by class, both in the order of their names; folders without an image are no classes."""
     classes = {}
-    for class_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for class_folder in sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    ):
         images = sorted(
             path
             for path in class_folder.iterdir()
