@@ -5,15 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import fsum
 
-from orchestrator.config.run_config import RunConfig
 from orchestrator.engine import Engine
 from orchestrator.evaluation_phase import EvaluatedGeneration, evaluate_generation, measure_finalists
 from orchestrator.finalists import choose_finalists
-from orchestrator.meta_learning_phase import meta_learn, meta_state_from
+from orchestrator.meta_learning_phase import kept_if_interrupted, meta_learn, meta_state_from
 from orchestrator.plots.gallery import Gallery
-from orchestrator.state import Commit, MetaLearningSummary, SearchState, Timings
+from orchestrator.state import (
+    Commit,
+    MetaLearningSummary,
+    SearchState,
+    Timings,
+    is_finished,
+    is_out_of_time,
+)
 from orchestrator.strategies.base import Strategy
 from orchestrator.tracking.tracker import Tracker
 from workers.base import Purpose
@@ -31,11 +36,10 @@ def search_until_finished(
     state = fold(engine.strategy, commits)
     meta = _restore_meta_state(engine, commits) or start
     tracker.mirror(commits)
-    while not is_finished(engine.config, commits):
+    length = engine.config.search
+    while not is_finished(commits, **dict(length)):
         clock = _Clock.start(engine)
-        if state.generation < engine.config.search.num_generations and not is_out_of_time(
-            engine.config, commits
-        ):
+        if state.generation < length.num_generations and not is_out_of_time(commits, length.max_seconds):
             phase = meta_learn(engine, len(commits), state, meta)
             clock.end_meta_learning()
             meta = phase.meta
@@ -43,8 +47,9 @@ def search_until_finished(
             engine.pool.publish(meta.step, meta.weights)
             rng = engine.rng(state.generation, Purpose.PROPOSALS)
             proposals = engine.strategy.ask(state, rng, engine.strategy.num_new(state))
-            evaluated = evaluate_generation(engine, len(commits), state, proposals)
-            timings = clock.timings(evaluated, phase.summary)
+            with kept_if_interrupted(engine, len(commits), phase):
+                evaluated = evaluate_generation(engine, len(commits), state, proposals)
+            timings = clock.timings(evaluated, phase.computed, num_shards_reused=phase.found.num_shards)
             state = engine.strategy.tell(state, evaluated.evaluations)
             commit = _commit("generation", commits, state, evaluated, phase.summary, timings, tracker)
             commits.append(engine.run.commit(commit, meta.tensors()))
@@ -73,20 +78,6 @@ def fold(strategy: Strategy, commits: Sequence[Commit]) -> SearchState:
         if commit.kind == "generation":
             state = strategy.tell(replace(state, weights_version=commit.weights_version), commit.evaluations)
     return state
-
-
-def is_finished(config: RunConfig, commits: Sequence[Commit]) -> bool:
-    """Whether the last commit measured the finalists and no generation is left to run."""
-    num_generations = sum(commit.kind == "generation" for commit in commits)
-    enough = num_generations >= config.search.num_generations or is_out_of_time(config, commits)
-    return enough and bool(commits) and commits[-1].kind == "test"
-
-
-def is_out_of_time(config: RunConfig, commits: Sequence[Commit]) -> bool:
-    """Whether the generations have used up `search.max_seconds`."""
-    limit = config.search.max_seconds
-    used = fsum(commit.timings.wall_seconds for commit in commits if commit.kind == "generation")
-    return limit is not None and used >= limit
 
 
 def _restore_meta_state(engine: Engine, commits: Sequence[Commit]) -> MetaState | None:
@@ -138,7 +129,9 @@ class _Clock:
     def end_meta_learning(self) -> None:
         self.meta_learned = time.perf_counter()
 
-    def timings(self, evaluated: EvaluatedGeneration, summary: MetaLearningSummary) -> Timings:
+    def timings(
+        self, evaluated: EvaluatedGeneration, computed: MetaLearningSummary, *, num_shards_reused: int = 0
+    ) -> Timings:
         now, statistics = time.perf_counter(), self.engine.pool.statistics
         config = self.engine.config.meta_learning
         return Timings(
@@ -147,8 +140,8 @@ class _Clock:
             evaluation_seconds=now - self.meta_learned,
             worker_busy_seconds=statistics.busy_seconds - self.busy_before,
             num_workers=statistics.num_workers,
-            num_units_computed=evaluated.num_computed + summary.num_shards,
-            num_units_reused=evaluated.num_reused,
-            num_tasks=evaluated.num_tasks + summary.num_steps * config.meta_batch_size,
+            num_units_computed=evaluated.num_computed + computed.num_shards,
+            num_units_reused=evaluated.num_reused + num_shards_reused,
+            num_tasks=evaluated.num_tasks + computed.num_steps * config.meta_batch_size,
             num_worker_failures=statistics.num_failures - self.failures_before,
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
@@ -27,29 +28,57 @@ class MetaLearningPhase:
 
     meta: MetaState
     summary: MetaLearningSummary
+    found: MetaLearningSummary
+    """The part of it that an interrupted attempt had computed."""
+    num_saved_steps: int = 0
+    """Outer steps that the checkpoint holds."""
+
+    @property
+    def computed(self) -> MetaLearningSummary:
+        """The steps and shards of this process alone."""
+        return replace(
+            self.summary,
+            num_steps=self.summary.num_steps - self.found.num_steps,
+            num_shards=self.summary.num_shards - self.found.num_shards,
+        )
 
 
 def meta_learn(engine: Engine, commit_number: int, state: SearchState, meta: MetaState) -> MetaLearningPhase:
     """This generation's outer steps, from a checkpoint of an interrupted attempt where there is one."""
     config = engine.config.meta_learning
     num_steps = config.steps_per_generation + (config.warmup_steps if state.generation == 0 else 0)
-    phase = _from_checkpoint(engine, commit_number, meta) or MetaLearningPhase(meta, MetaLearningSummary())
+    phase = _from_checkpoint(engine, commit_number, meta) or MetaLearningPhase(
+        meta, MetaLearningSummary(), found=MetaLearningSummary()
+    )
     num_shards = -(-config.meta_batch_size // config.tasks_per_shard)
     engine.progress.phase("meta-learning", (num_steps - phase.summary.num_steps) * num_shards)
     saved_at = time.monotonic()
     while phase.summary.num_steps < num_steps:
         is_warmup = state.generation == 0 and phase.summary.num_steps < config.warmup_steps
-        phase = _take_step(engine, phase, () if is_warmup else _living(state))
+        with kept_if_interrupted(engine, commit_number, phase):
+            phase = _take_step(engine, phase, () if is_warmup else _living(state))
         if time.monotonic() - saved_at > config.checkpoint_seconds:
-            save_checkpoint(engine, commit_number, phase)
+            phase = _saved(engine, commit_number, phase)
             saved_at = time.monotonic()
     return phase
 
 
-def save_checkpoint(engine: Engine, commit_number: int, phase: MetaLearningPhase) -> None:
-    """Keep the phase in the spool; a commit that is computed again starts from there."""
+@contextmanager
+def kept_if_interrupted(engine: Engine, commit_number: int, phase: MetaLearningPhase) -> Iterator[None]:
+    """Save what of `phase` is in no checkpoint when the block is left by an error or by Ctrl-C."""
+    try:
+        yield
+    except BaseException:
+        if phase.summary.num_steps > phase.num_saved_steps:
+            _saved(engine, commit_number, phase)
+        raise
+
+
+def _saved(engine: Engine, commit_number: int, phase: MetaLearningPhase) -> MetaLearningPhase:
+    """The phase, kept in the spool: a commit that is computed again starts from there."""
     extra = _summary_adapter.dump_python(phase.summary, mode="json")
     engine.run.save_checkpoint(commit_number, phase.meta.step, phase.meta.tensors(), extra)
+    return replace(phase, num_saved_steps=phase.summary.num_steps)
 
 
 def meta_state_from(step: int, tensors: dict[str, NDArray[Any]]) -> MetaState:
@@ -61,10 +90,9 @@ def _from_checkpoint(engine: Engine, commit_number: int, meta: MetaState) -> Met
     checkpoint = engine.run.load_checkpoint(commit_number)
     if checkpoint is None or checkpoint.step < meta.step:
         return None
-    return MetaLearningPhase(
-        meta_state_from(checkpoint.step, checkpoint.tensors),
-        _summary_adapter.validate_python(checkpoint.extra),
-    )
+    found = _summary_adapter.validate_python(checkpoint.extra)
+    meta = meta_state_from(checkpoint.step, checkpoint.tensors)
+    return MetaLearningPhase(meta, found, found=found, num_saved_steps=found.num_steps)
 
 
 def _living(state: SearchState) -> tuple[Genotype, ...]:
@@ -90,9 +118,10 @@ def _take_step(engine: Engine, phase: MetaLearningPhase, living: Sequence[Genoty
             losses.append(result.loss)
             accuracies.append(result.accuracy)
     optimizer = engine.config.meta_learning.optimizer
-    return MetaLearningPhase(
-        outer_step(meta, gradients, optimizer),
-        replace(
+    return replace(
+        phase,
+        meta=outer_step(meta, gradients, optimizer),
+        summary=replace(
             summary,
             num_steps=summary.num_steps + 1,
             num_shards=summary.num_shards + len(units),

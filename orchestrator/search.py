@@ -17,13 +17,14 @@ from orchestrator.config.run_config import RunConfig, build_model, build_sources
 from orchestrator.engine import Engine, chunks, compute, unit_key
 from orchestrator.evaluation_phase import test_seeds
 from orchestrator.finalists import choose_finalists
-from orchestrator.loop import fold, is_finished, search_until_finished
+from orchestrator.loop import fold, search_until_finished
 from orchestrator.plots.gallery import Gallery
 from orchestrator.progress import Progress, make_progress
+from orchestrator.resuming import check_device, journal_changes, take_initial_weights
 from orchestrator.run_directory import RunDirectory, fingerprint
-from orchestrator.state import Commit, Evaluation, SearchState
+from orchestrator.state import Commit, Evaluation, SearchState, is_finished
 from orchestrator.tracking.tracker import Tracker
-from orchestrator.worker_pool.cluster import connect, living_nodes
+from orchestrator.worker_pool.cluster import connect, living_nodes, wait_for_nodes
 from orchestrator.worker_pool.pool import WorkerPool
 from search_spaces.base import Genotype
 from workers.base import EvaluationResult, EvaluationUnit
@@ -66,7 +67,7 @@ def run_search(
         wanted = resolve_as(config, stored)
         return resume_search(run_dir, changes=wanted, address=address, progress=progress)
     model = _build(config)  # what is wrong with the data is said before anything starts
-    connect(address)
+    _join(config, address)
     config = resolve(config, has_gpus=any(node.gpus for node in living_nodes()))
     with _pool(config, model) as pool:
         device = pool.wait_for_worker().device
@@ -83,16 +84,17 @@ def resume_search(
     progress: Progress | None = None,
 ) -> SearchOutcome:
     """Go on where the run's journal ends. `changes` is its config with other settings that may change."""
-    run, config = load_run(run_dir)
+    run, started = load_run(run_dir)
+    config = started if changes is None else check_resume_overrides(started, changes)
+    model = _build(config)
     with run.lock():
-        if changes is not None:
-            config = _change_settings(run, config, changes)
-        if is_finished(config, run.commits()):
-            return _outcome(run, config, _build(config))
-        model = _build(config)
-        connect(address)
+        if is_finished(run.commits(), **dict(config.search)):
+            _complete(run, started, config, model)
+            return _outcome(run, config, model)
+        _join(config, address)
         with _pool(config, model) as pool:
-            _check_device(run, config, pool.wait_for_worker().device)
+            check_device(run, config, pool.wait_for_worker().device)
+            journal_changes(run, started, config)
             return _search(run, config, model, pool, progress)
 
 
@@ -131,7 +133,9 @@ def evaluate_genotype(
             test_seeds(config.seed, num_tasks), config.evaluation.tasks_per_chunk or num_tasks
         )
     ]
-    connect(address)
+    _join(config, address)
+    workers = config.workers.model_copy(update={"num_workers": None})  # any number gives the same scores
+    config = config.model_copy(update={"workers": workers})
     with _pool(config, model) as pool, _shown(progress, config, ()) as shown:
         pool.publish(version, weights)
         shown.phase("testing", len(units))
@@ -145,16 +149,18 @@ def evaluate_genotype(
     return tuple(score for unit in units for score in results[unit.key].scores)
 
 
+def _join(config: RunConfig, address: str | None) -> None:
+    connect(address)
+    wait_for_nodes(config.workers.start_timeout_seconds)
+
+
 def _search(
     run: RunDirectory, config: RunConfig, model: Model, pool: WorkerPool, progress: Progress | None
 ) -> SearchOutcome:
     """The loop, with everything that it needs around it."""
     strategy = config.strategy.build(model.space)
-    tracker = Tracker(config.tracking, run, model.space.to_string)
-    gallery = Gallery(
-        run.path / "plots", model.space, tracker, num_last_generations=config.test.num_last_generations
-    )
-    _take_initial_weights(run, config, model)
+    tracker, gallery = _show_cases(run, config, model)
+    take_initial_weights(run, config, model)
     start = MetaState.start(model.initial_vector(config.seed))
     with _shown(progress, config, run.commits()) as shown:
         engine = Engine(config, model, strategy, pool, run, shown)
@@ -171,6 +177,31 @@ def _search(
     return _outcome(run, config, model)
 
 
+def _show_cases(run: RunDirectory, config: RunConfig, model: Model) -> tuple[Tracker, Gallery]:
+    """Where the search is shown: MLflow and the pictures."""
+    tracker = Tracker(config.tracking, run, model.space.to_string)
+    num_last_generations = config.test.num_last_generations
+    gallery = Gallery(run.path / "plots", model.space, tracker, num_last_generations=num_last_generations)
+    return tracker, gallery
+
+
+def _complete(run: RunDirectory, started: RunConfig, config: RunConfig, model: Model) -> None:
+    """Make up for what a process that died after the last commit had still to show."""
+    without_effect = [key for key in changed_settings(started, config) if key.startswith("test.")]
+    if without_effect:
+        raise ConfigError(
+            [
+                f"{run.path} is finished, and {', '.join(without_effect)} would change nothing: `across evaluate"
+                f" {run.path} --num-tasks N` measures again; a greater search.num_generations goes on"
+            ]
+        )
+    commits = run.commits()
+    tracker, gallery = _show_cases(run, config, model)
+    if gallery.is_behind(commits):
+        gallery.draw(commits)
+    tracker.finish(commits, "FINISHED")
+
+
 def _outcome(run: RunDirectory, config: RunConfig, model: Model) -> SearchOutcome:
     commits = run.commits()
     measured = [commit for commit in commits if commit.kind == "test" and commit.evaluations]
@@ -179,7 +210,7 @@ def _outcome(run: RunDirectory, config: RunConfig, model: Model) -> SearchOutcom
         fold(config.strategy.build(model.space), commits),
         commits,
         best=measured[-1].evaluations[0] if measured else None,
-        is_finished=is_finished(config, commits),
+        is_finished=is_finished(commits, **dict(config.search)),
         fingerprint=fingerprint(commits),
     )
 
@@ -197,6 +228,13 @@ def _pool(config: RunConfig, model: Model) -> WorkerPool:
         num_threads=config.compute.threads_per_worker,
         allow_tf32=config.compute.allow_tf32,
     )
+    if settings.device == "cuda" and not any(node.gpus for node in living_nodes()):
+        raise ConfigError(
+            [
+                f"{config.name} computes on GPUs (compute.device: cuda), and no node has one: use a machine that"
+                " has, or join a cluster with --address"
+            ]
+        )
     arguments = {"model": model, "sources": config.tasks, "settings": settings}
     gpus = 0.0 if settings.device == "cpu" else config.workers.gpus_per_worker or 1.0
     workers = config.workers.model_copy(update={"gpus_per_worker": gpus})
@@ -212,44 +250,6 @@ def _shown(progress: Progress | None, config: RunConfig, commits: tuple[Commit, 
         progress = make_progress(quiet, total_generations=total, title=config.name)
     with progress:
         yield progress
-
-
-def _take_initial_weights(run: RunDirectory, config: RunConfig, model: Model) -> None:
-    """Put another run's last weights where the first generation looks for a checkpoint."""
-    if config.initial_weights is None or run.commits() or run.load_checkpoint(0) is not None:
-        return
-    origin = RunDirectory.open(config.initial_weights)
-    generations = [commit for commit in origin.commits() if commit.kind == "generation"]
-    if not generations:
-        raise ConfigError([f"initial_weights: {origin.path} has no generation yet: resume it first"])
-    weights = origin.load_weights(generations[-1].number)["weights"]
-    if weights.size != model.index.size:
-        raise ConfigError(
-            [
-                f"initial_weights: the weights of {origin.path} are of another model ({weights.size} values,"
-                f" this one has {model.index.size}): give this run the same space, tasks and inner_loop"
-            ]
-        )
-    run.save_checkpoint(0, 0, MetaState.start(weights).tensors(), {})
-
-
-def _change_settings(run: RunDirectory, config: RunConfig, changes: RunConfig) -> RunConfig:
-    """Journal what differs as a new segment; raises `ConfigError` for what may not change."""
-    changed = changed_settings(config, check_resume_overrides(config, changes))
-    if changed:
-        run.add_segment(len(run.commits()), changed)
-    return changes
-
-
-def _check_device(run: RunDirectory, config: RunConfig, device: str) -> None:
-    started_on = run.environment["device"]
-    if device != started_on and not config.workers.allow_mixed_devices:
-        raise ConfigError(
-            [
-                f"{run.path} was started on {started_on} and would go on on {device}, where results differ in"
-                " their last bits; resume it on the former, or with --set workers.allow_mixed_devices=true"
-            ]
-        )
 
 
 def _choose(genotype: str | None, model: Model, commits: list[Commit], config: RunConfig) -> Genotype:

@@ -6,7 +6,9 @@ knows is exactly what was committed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import fsum
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
@@ -116,6 +118,19 @@ class SearchState:
 
 
 _commit_adapter: TypeAdapter[Commit] = TypeAdapter(Commit)
+
+
+def is_out_of_time(commits: Sequence[Commit], max_seconds: float | None) -> bool:
+    """Whether the generations have used up `search.max_seconds`."""
+    used = fsum(commit.timings.wall_seconds for commit in commits if commit.kind == "generation")
+    return max_seconds is not None and used >= max_seconds
+
+
+def is_finished(commits: Sequence[Commit], *, num_generations: int, max_seconds: float | None) -> bool:
+    """Whether the last commit measured the finalists and no generation is left to run (the section `search`)."""
+    num_done = sum(commit.kind == "generation" for commit in commits)
+    is_over = num_done >= num_generations or is_out_of_time(commits, max_seconds)
+    return is_over and bool(commits) and commits[-1].kind == "test"
 
 
 def commit_to_json(commit: Commit) -> dict[str, Any]:

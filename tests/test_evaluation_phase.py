@@ -108,7 +108,7 @@ def test_finished_units_are_not_computed_again(parts: tuple[Engine, InProcessPoo
     engine, pool = parts
     undisturbed = evaluate(engine, 0)
     finished = list(engine.run.spooled(0).values())
-    engine.run.clear_spool(0)
+    engine.run.clear_spool()
     engine.run.spool(0, finished[:4])
     pool.computed.clear()
     evaluated = evaluate(engine, 0)

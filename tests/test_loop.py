@@ -7,12 +7,11 @@ from typing import Literal
 
 import pytest
 
-from orchestrator.loop import fold, is_finished, is_out_of_time
-from orchestrator.state import Commit, SearchState, Timings
+from orchestrator.loop import fold
+from orchestrator.state import Commit, SearchState, Timings, is_finished, is_out_of_time
 from orchestrator.strategies.random import RandomConfig
 from search_spaces import LayerwiseConfig
 from tests.example_commits import example_commit
-from tests.tiny_search import tiny_config
 
 SPACE = LayerwiseConfig(num_layers=2, reductions=()).build((1, 8, 8))
 
@@ -61,17 +60,16 @@ def test_fold_goes_on_after_a_final_measurement() -> None:
     ],
 )
 def test_finished_when_the_finalists_of_the_last_generation_are_measured(kinds: str, expected: bool) -> None:
-    assert is_finished(tiny_config(search={"num_generations": 3}), journal(kinds)) is expected
+    assert is_finished(journal(kinds), num_generations=3, max_seconds=None) is expected
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(None, False), (17.0, False), (16.0, True), (1e-3, True)])
 def test_out_of_time_when_the_generations_have_used_it_up(limit: float | None, expected: bool) -> None:
-    config = tiny_config(search={"num_generations": 9, "max_seconds": limit})
-    assert is_out_of_time(config, journal("gg")) is expected
-    assert is_out_of_time(config, journal("ggt")) is expected  # final measurements are not counted
-    assert is_finished(config, journal("gg")) is False
-    assert is_finished(config, journal("ggt")) is expected
+    assert is_out_of_time(journal("gg"), limit) is expected
+    assert is_out_of_time(journal("ggt"), limit) is expected  # final measurements are not counted
+    assert is_finished(journal("gg"), num_generations=9, max_seconds=limit) is False
+    assert is_finished(journal("ggt"), num_generations=9, max_seconds=limit) is expected
 
 
 def test_nothing_has_used_time_before_it_began() -> None:
-    assert not is_out_of_time(tiny_config(search={"max_seconds": 1e-9}), [])
+    assert not is_out_of_time([], max_seconds=1e-9)

@@ -13,8 +13,14 @@ import pytest
 
 from orchestrator import meta_learning_phase
 from orchestrator.engine import Engine
-from orchestrator.meta_learning_phase import MetaLearningPhase, meta_learn, multi_step_weights
+from orchestrator.meta_learning_phase import (
+    MetaLearningPhase,
+    kept_if_interrupted,
+    meta_learn,
+    multi_step_weights,
+)
 from orchestrator.state import Evaluation, MetaLearningSummary, Proposal, SearchState
+from orchestrator.worker_pool.errors import PoolExhaustedError
 from search_spaces.base import Genotype
 from tests.in_process_engine import in_process_engine
 from tests.tiny_search import tiny_config
@@ -133,10 +139,10 @@ def test_units_carry_the_loss_weights_of_their_step(tmp_path: Path) -> None:
 def meta_learn_from_scratch(engine: Engine, *, num_steps_before_dying: int = 0) -> MetaLearningPhase:
     """The first generation's three outer steps."""
     start = MetaState.start(engine.model.initial_vector(engine.config.seed))
-    phase = MetaLearningPhase(start, MetaLearningSummary())
+    phase = MetaLearningPhase(start, MetaLearningSummary(), found=MetaLearningSummary())
     for _ in range(num_steps_before_dying):
         phase = meta_learning_phase._take_step(engine, phase, ())
-        meta_learning_phase.save_checkpoint(engine, 0, phase)
+        phase = meta_learning_phase._saved(engine, 0, phase)
     return meta_learn(engine, 0, SearchState(), start)
 
 
@@ -158,10 +164,45 @@ def test_interrupted_phase_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path
             phase = meta_learn_from_scratch(engine, num_steps_before_dying=num_steps)
             assert engine.pool.statistics.num_units == 6, "no step is taken twice"
         assert phase.summary == undisturbed.summary
+        assert (phase.found.num_steps, phase.computed.num_steps) == (num_steps, 3 - num_steps)
+        assert (phase.found.num_shards, phase.computed.num_shards) == (2 * num_steps, 6 - 2 * num_steps)
         assert phase.meta.step == 3
         for name, values in phase.meta.tensors().items():
             expected = undisturbed.meta.tensors()[name]
             assert (values.dtype, values.tobytes()) == (expected.dtype, expected.tobytes()), name
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), PoolExhaustedError("no workers")])
+def test_what_interrupts_a_phase_leaves_its_last_step_in_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    with engine_with(tmp_path / "run", {}, checkpoint_seconds=1e6) as engine:
+        take_step, num_taken = meta_learning_phase._take_step, 0
+
+        def interrupted_in_the_third(*args: Any) -> MetaLearningPhase:
+            nonlocal num_taken
+            num_taken += 1
+            if num_taken == 3:
+                raise error
+            return take_step(*args)
+
+        monkeypatch.setattr(meta_learning_phase, "_take_step", interrupted_in_the_third)
+        with pytest.raises(type(error)):
+            meta_learn_from_scratch(engine)
+        checkpoint = engine.run.load_checkpoint(0)
+    assert checkpoint is not None
+    assert checkpoint.step == checkpoint.extra["num_steps"] == 2
+
+
+def test_what_interrupts_an_evaluation_leaves_the_phase_before_it_in_a_checkpoint(tmp_path: Path) -> None:
+    with engine_with(tmp_path / "run", {}, checkpoint_seconds=1e6) as engine:
+        phase = meta_learn_from_scratch(engine)
+        assert engine.run.load_checkpoint(0) is None
+        with pytest.raises(KeyboardInterrupt), kept_if_interrupted(engine, 0, phase):
+            raise KeyboardInterrupt
+        checkpoint = engine.run.load_checkpoint(0)
+    assert checkpoint is not None
+    assert checkpoint.step == 3
 
 
 def test_diverged_shards_are_dropped_and_counted(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ PLACES = {
     "before the mirror": ("orchestrator.tracking.tracker:Tracker.mirror", "3", "before"),
     "after the mirror": ("orchestrator.tracking.tracker:Tracker.mirror", "3", "after"),
     "in the final test": ("orchestrator.run_directory:RunDirectory.spool", "24", "after"),
+    "after the last commit": ("orchestrator.run_directory.journal:Journal.append", "4", "after"),
 }
 
 
@@ -51,13 +52,16 @@ def test_killed_driver_resumes_to_the_same_search(
     before = RunDirectory.open(run_dir)
     num_committed = len(before.commits())
     num_spooled = len(before.spooled(num_committed))
+    checkpoint = before.load_checkpoint(num_committed)
+    num_shards = checkpoint.extra["num_shards"] if checkpoint else 0
 
     outcome = run_search(tiny_config(), run_dir=run_dir)
 
     assert outcome.fingerprint == undisturbed.fingerprint
-    if num_spooled and num_committed < len(outcome.commits):
+    if (num_spooled or num_shards) and num_committed < len(outcome.commits):
         resumed = outcome.commits[num_committed].timings
-        assert resumed.num_units_reused == num_spooled, "finished units were computed again"
+        assert resumed.num_units_reused == num_spooled + num_shards, "finished units were computed again"
+    assert (run_dir / "plots" / "progress.png").stat().st_mtime >= outcome.commits[-1].timestamp
     assert_mirrored_once(outcome)
 
 

@@ -246,7 +246,7 @@ def test_damaged_weights_say_what_is_left(run: RunDirectory, damage: str) -> Non
         run.load_weights(2)
     for words in (
         str(newest),
-        "go back one commit",
+        "go back to commit 1",
         "delete weights/000002.safetensors, journal/000002.json",
     ):
         assert words in str(caught.value)

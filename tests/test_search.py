@@ -10,15 +10,20 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from shutil import copytree
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
+from orchestrator.config import ConfigError
 from orchestrator.run_directory import RunDirectory
 from orchestrator.search import SearchOutcome, evaluate_genotype, run_search
 from orchestrator.state import reproducible_part
+from orchestrator.worker_pool.cluster import ClusterError
 from orchestrator.worker_pool.pool import WorkerPool
 from tests.tiny_search import tiny_config
+from workers.base import EvaluationResult
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -98,6 +103,39 @@ def test_finished_search_is_not_run_again(undisturbed: SearchOutcome) -> None:
     assert again.commits == undisturbed.commits
 
 
+def test_settings_of_the_test_are_refused_where_there_is_nothing_left_to_measure(
+    undisturbed: SearchOutcome,
+) -> None:
+    config = tiny_config(workers={"num_workers": 1}, test={"num_tasks": 60})
+    with pytest.raises(ConfigError, match=r"is finished, and test\.num_tasks would change nothing"):
+        run_search(config, run_dir=undisturbed.run_dir)
+    assert not RunDirectory.open(undisturbed.run_dir).segments()
+
+
+def test_settings_that_do_not_fit_are_not_kept(undisturbed: SearchOutcome) -> None:
+    longer = {"workers": {"num_workers": 99}, "search": {"num_generations": 4}}
+    with pytest.raises(ClusterError, match="99 workers"):
+        run_search(tiny_config(**longer), run_dir=undisturbed.run_dir)
+    assert not RunDirectory.open(undisturbed.run_dir).segments()
+
+
+def test_other_shards_on_resume_take_nothing_from_the_spool(undisturbed: SearchOutcome, runs: Path) -> None:
+    """Other shards draw other paths, so that spooled results would be of other weights."""
+    run_dir = runs / "other_shards"
+    copytree(undisturbed.run_dir, run_dir)
+    for path in (*run_dir.glob("journal/*"), *run_dir.glob("weights/*")):
+        path.unlink()
+    run = RunDirectory.open(run_dir)
+    spooled = EvaluationResult("0" * 24, (1.0,))
+    with run.lock():
+        run.spool(0, [spooled])
+        run.save_checkpoint(0, 1, {"weights": np.zeros(1, np.float32)}, {})
+    config = tiny_config(meta_learning={"tasks_per_shard": 1}, workers={"num_workers": 1})
+    outcome = run_search(config, run_dir=run_dir)
+    assert outcome.commits[0].timings.num_units_reused == 0
+    assert outcome.fingerprint != undisturbed.fingerprint
+
+
 def test_killed_actors_do_not_matter(
     undisturbed: SearchOutcome, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +151,7 @@ def test_killed_actors_do_not_matter(
 
     def kill_now_and_then() -> None:
         nonlocal num_killed
-        while not done.wait(rng.uniform(1.0, 2.0)):
+        while not done.wait(rng.uniform(0.05, 0.5)):
             workers = pools[0].workers if pools else ()
             if workers and num_killed < 4:
                 os.kill(rng.choice(workers).pid, signal.SIGKILL)

@@ -20,7 +20,7 @@ from ray.exceptions import ObjectLostError
 
 from orchestrator.worker_pool.actor import RaisedError, describe_error
 from orchestrator.worker_pool.backlog import Backlog
-from orchestrator.worker_pool.cluster import ClusterError, NodeCapacity, plan_workers
+from orchestrator.worker_pool.cluster import ClusterError, NodeCapacity, WorkerShare, plan_workers
 from orchestrator.worker_pool.config import WorkersConfig
 from orchestrator.worker_pool.errors import (
     MixedDevicesError,
@@ -119,6 +119,18 @@ class DyingWorker(BrokenWorker):
         os._exit(1)
 
 
+class LonelyWorker(ArithmeticWorker):
+    """Only the first of its folder can be made."""
+
+    def __init__(self, folder: Path, seconds: float = 0.0) -> None:
+        super().__init__(folder, seconds)
+        try:
+            (folder / "first").touch(exist_ok=False)
+        except FileExistsError:
+            time.sleep(1.0)  # the first is ready by now
+            raise TaskDataError("there is another") from None
+
+
 class ManyDevicesWorker(ArithmeticWorker):
     def describe(self) -> WorkerDescription:
         return WorkerDescription(f"device {os.getpid()}")
@@ -188,7 +200,7 @@ def make_pool(ray_cluster: Cluster, tmp_path: Path) -> Iterator[Callable[..., Wo
 
 
 def raised(kind: str = "E (here)", *, out_of_memory: bool = False) -> RaisedError:
-    return RaisedError(kind, f"text of {kind}", "explained", out_of_memory)
+    return RaisedError(kind, f"text of {kind}", "explained", out_of_memory, "here")
 
 
 def test_group_shares_weights_and_leaves_out_tasks_that_run_alone() -> None:
@@ -400,7 +412,20 @@ def test_worker_that_cannot_be_made_shows_its_own_error(make_pool: Callable[...,
     with make_pool(1, worker=BrokenWorker) as pool, pytest.raises(WorkerStartError) as caught:
         [*pool.run(units(1))]
 
-    assert str(caught.value) == "images.zip: is truncated\nfetch it again"
+    assert str(caught.value).endswith(" cannot be made: images.zip: is truncated\nfetch it again")
+
+
+@pytest.mark.ray
+def test_worker_that_cannot_be_made_stops_no_other(
+    make_pool: Callable[..., WorkerPool], caplog: pytest.LogCaptureFixture
+) -> None:
+    with make_pool(2, worker=LonelyWorker, seconds=0.2, max_attempts=1) as pool:
+        assert_complete([*pool.run(units(30))], 30)
+        assert pool.statistics.num_workers == 1
+        assert pool.statistics.num_failures >= 2
+
+    assert "The search goes on with 1" in caplog.text
+    assert "there is another" in caplog.text
 
 
 @pytest.mark.ray
@@ -430,6 +455,18 @@ def test_devices_of_different_kinds_are_refused(make_pool: Callable[..., WorkerP
         pytest.raises(MixedDevicesError, match="allow_mixed_devices"),
     ):
         run_for_ever(pool)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "expected"), [(0.0, 64), (0.4, 16), (0.5, 16), (1 / 3, 24), (1.0, 8), (2.0, 4), (3.0, 2)]
+)
+def test_a_fraction_of_a_gpu_lies_on_one_gpu(gpus: float, expected: int) -> None:
+    assert WorkerShare(cpus=1.0, gpus=gpus).num_fitting(NodeCapacity(cpus=64, gpus=8)) == expected
+
+
+def test_parts_of_several_gpus_cannot_be_reserved() -> None:
+    with pytest.raises(ValueError, match="whole number above 1"):
+        WorkersConfig(gpus_per_worker=1.5)
 
 
 @pytest.mark.ray

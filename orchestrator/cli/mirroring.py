@@ -60,7 +60,8 @@ def mirror(run: str) -> None:
 def ui(port: int, runs_dir: Path) -> None:
     """Open MLflow's user interface.
 
-    It shows the store that searches in the runs folder write to, on this machine only.
+    It shows the store that searches in the runs folder write to unless their config names another, on this machine
+    only.
     """
     from orchestrator.tracking.config import TrackingConfig, artifact_location, store_uri
 

@@ -46,7 +46,8 @@ class UnknownRunError(ValueError):
 
 def find_run(run: str, runs_folder: Path = RUNS_FOLDER) -> Path:
     """The run directory at the path `run`, or of that name in `runs_folder`; raises `UnknownRunError`."""
-    for path in (Path(run), runs_folder / run):
+    places = Path(run), runs_folder / run
+    for path in (*(place for place in places if (place / "config.yaml").exists()), *places):
         if path.is_dir():
             return path.absolute()
     names = [path.name for path in run_folders(runs_folder)]
@@ -104,13 +105,11 @@ def run_status(run_dir: Path) -> RunStatus:
 
 
 def _phase(run_dir: Path, settings: dict[str, Any], commits: Sequence[Commit]) -> RunPhase:
+    from orchestrator.state import is_finished
+
     if _is_locked(run_dir / "lock"):
         return "running"
-    num_generations = sum(commit.kind == "generation" for commit in commits)
-    search = settings["search"]
-    has_all = num_generations >= search["num_generations"] or search["max_seconds"] is not None
-    is_measured = bool(commits) and commits[-1].kind == "test"
-    return "finished" if has_all and is_measured else "interrupted"
+    return "finished" if is_finished(commits, **settings["search"]) else "interrupted"
 
 
 def _is_locked(path: Path) -> bool:

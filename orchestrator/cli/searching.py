@@ -35,13 +35,13 @@ def search(config: Path, overrides: tuple[str, ...], run_dir: Path | None, addre
     """
     from orchestrator.config.checks import validate_config
     from orchestrator.config.loading import check_resume_overrides, load_config
+    from orchestrator.run_directory import RunDirectory
 
     loaded = load_config(config, overrides)
-    validate_config(loaded, origin=str(config))
     place = (run_dir or RUNS_FOLDER / loaded.name).absolute()
+    validate_config(loaded, origin=str(config), is_new=not RunDirectory.exists(place))
     with resumable(place):
         from orchestrator.config.resolution import resolve_as
-        from orchestrator.run_directory import RunDirectory
         from orchestrator.search import load_run, run_search
 
         if RunDirectory.exists(place):
@@ -70,7 +70,7 @@ def resume(run: str, overrides: tuple[str, ...], address: str | None) -> None:
     place = find_run(run)
     _, config = load_run(place)
     changes = check_resume_overrides(config, with_overrides(config, overrides, origin=str(place)))
-    validate_config(changes, origin=str(place))
+    validate_config(changes, origin=str(place), is_new=False)
     with resumable(place):
         progress = _prepare(changes, place, address)
         outcome = resume_search(place, changes=changes, address=address, progress=progress)
@@ -84,12 +84,12 @@ def _prepare(config: RunConfig, run_dir: Path, address: str | None) -> Progress:
     """
     from rich.console import Console
 
-    from orchestrator.loop import is_finished
     from orchestrator.progress import make_progress
+    from orchestrator.state import is_finished
     from orchestrator.worker_pool.cluster import connect
 
     commits = _commits(run_dir)
-    if not is_finished(config, commits):
+    if not is_finished(commits, **dict(config.search)):
         connect(address)
         take_signals()
     return make_progress(

@@ -32,14 +32,14 @@ class SearchParts:
     model: Model
 
 
-def validate_config(config: RunConfig, *, origin: str) -> SearchParts:
-    """The parts of the search that `config` describes.
+def validate_config(config: RunConfig, *, origin: str, is_new: bool = True) -> SearchParts:
+    """The parts of the search that `config` describes; one that `is_new` reads its `initial_weights` yet.
 
     Raises `ConfigError` with all problems of the data, or else all of the space and the strategy; its lines begin
     with `origin` and the key to look at.
     """
     problems: list[str] = []
-    if config.initial_weights is not None:
+    if is_new and config.initial_weights is not None:
         with _noted(problems, f"{origin}: initial_weights", RunDirectoryError):
             RunDirectory.open(config.initial_weights)
     for position, source in enumerate(config.tasks):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.finalists import choose_finalists
 from orchestrator.plots import plot_architecture, plot_genealogy, plot_progress
+from orchestrator.run_directory import RunDirectoryError
 from orchestrator.state import Commit
 from orchestrator.tracking.tracker import Tracker
 from search_spaces.base import SearchSpace
 
 REDRAW_SECONDS = 60.0
 """Drawing takes seconds; a search of short generations must not wait for it every time."""
+
+_logger = logging.getLogger(__name__)
 
 
 class Gallery:
@@ -38,8 +42,20 @@ class Gallery:
         if commits[-1].kind == "test" or time.monotonic() - self._drawn_at > REDRAW_SECONDS:
             self.draw(commits)
 
+    def is_behind(self, commits: Sequence[Commit]) -> bool:
+        """Whether a picture is missing, or older than the last commit."""
+        drawn = [picture.stat().st_mtime if picture.exists() else 0.0 for picture in self.pictures]
+        return min(drawn) < commits[-1].timestamp
+
     def draw(self, commits: Sequence[Commit]) -> None:
-        """Draw all pictures anew."""
+        """Draw all pictures anew; a disk that does not take them is no reason to stop a search."""
+        try:
+            self._draw(commits)
+        except RunDirectoryError as error:
+            _logger.warning("the pictures are not up to date: %s", error)
+        self._drawn_at = time.monotonic()
+
+    def _draw(self, commits: Sequence[Commit]) -> None:
         progress, genealogy, architecture = self.pictures
         plot_progress(commits, progress)
         best = choose_finalists(
@@ -54,4 +70,3 @@ class Gallery:
         for picture in self.pictures:
             if picture.exists():
                 self._tracker.log_artifact(picture, "pictures")
-        self._drawn_at = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from orchestrator.run_directory.durable_files import explained_writes, replace_file
 
 DOTS_PER_INCH = 200
 WIDTH = 8.0
@@ -57,14 +60,18 @@ _STYLE: Any = {  # matplotlib 3.10 and 3.11 type its keys differently
 def picture(path: Path, *, height: float, width: float = WIDTH) -> Iterator[Figure]:
     """A figure of `width` x `height` inches, written to `path` as PNG at the end of the block.
 
-    Equal drawings give equal bytes: no timestamp, no version, no display.
+    Equal drawings give equal bytes: no timestamp, no version, no display. Raises `RunDirectoryError` where the
+    file cannot be written.
     """
     with rc_context(_STYLE):
         figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
         FigureCanvasAgg(figure)
         yield figure
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png", metadata={"Software": None})
+        content = BytesIO()
+        figure.savefig(content, format="png", metadata={"Software": None})
+        with explained_writes(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content.getvalue())
 
 
 def show_whole_generations(axes: Axes, num_generations: int) -> None:

@@ -128,7 +128,7 @@ class RunDirectory:
         self.journal.append(commit)
         with explained_writes(self.path):
             self._prune_weights(commit.number)
-            self._spool.clear(commit.number)
+            self._spool.clear(up_to=commit.number)
         return commit
 
     def commits(self) -> tuple[Commit, ...]:
@@ -185,9 +185,9 @@ class RunDirectory:
         """The checkpoint of an unfinished commit; None if there is none or, with a warning, a damaged one."""
         return self._spool.load_checkpoint(commit_number)
 
-    def clear_spool(self, commit_number: int) -> None:
-        """Forget finished work of an unfinished commit, as settings that change results demand."""
-        self._spool.clear(commit_number)
+    def clear_spool(self) -> None:
+        """Forget all finished work of unfinished commits, as settings that change results demand."""
+        self._spool.clear()
 
     def _verified_weights(self, commit_number: int) -> dict[str, NDArray[Any]]:
         expected = self.journal.read(commit_number).weights_digest
@@ -199,26 +199,27 @@ class RunDirectory:
         return tensors
 
     def _weights_remedy(self, commit_number: int) -> str:
-        former = commit_number - 1
+        former = max((number for number in self._numbers_of_weights() if number < commit_number), default=-1)
         try:
             self._verified_weights(former)
         except (TensorFileError, RunDirectoryError):
             return "restore it from a backup: no intact weights of an earlier commit are left"
         lost = self.weights_path(commit_number).relative_to(self.path)
-        journal = self.journal.path(commit_number).relative_to(self.path)
+        journal = self.journal.path(former + 1).relative_to(self.path)
         return (
-            "restore it from a backup, or go back one commit, whose weights are intact: delete "
-            f"{lost}, {journal} and later journal files, then `across resume {self.path}` computes commit "
-            f"{commit_number} again"
+            f"restore it from a backup, or go back to commit {former}, whose weights are intact: delete "
+            f"{lost}, {journal} and later journal files, then `across resume {self.path}` goes on from there"
         )
+
+    def _numbers_of_weights(self) -> list[int]:
+        return [int(path.stem) for path in self.path.glob("weights/[0-9]*.safetensors")]
 
     def _prune_weights(self, commit_number: int) -> None:
         """Keep the newest two; later ones than this commit's are left from a journal that was cut back."""
-        files = {int(path.stem): path for path in self.path.glob("weights/[0-9]*.safetensors")}
-        kept = sorted(number for number in files if number <= commit_number)[-2:]
-        for number, path in files.items():
-            if number not in kept:
-                path.unlink(missing_ok=True)
+        numbers = self._numbers_of_weights()
+        kept = sorted(number for number in numbers if number <= commit_number)[-2:]
+        for number in set(numbers) - set(kept):
+            self.weights_path(number).unlink(missing_ok=True)
 
 
 _CONFIG_REMEDY = (

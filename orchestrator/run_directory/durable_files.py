@@ -114,7 +114,7 @@ def _write_new(path: Path, data: bytes) -> None:
     try:
         write_fully(descriptor, data)
         os.fsync(descriptor)
-    except OSError:
+    except BaseException:  # Ctrl-C too
         path.unlink(missing_ok=True)
         raise
     finally:

@@ -102,12 +102,12 @@ class Spool:
             warnings.warn(f"{path} {error}: its outer steps are computed again", stacklevel=2)
             return None
 
-    def clear(self, commit_number: int) -> None:
-        """Remove what was spooled for this commit and for earlier ones."""
+    def clear(self, *, up_to: int | None = None) -> None:
+        """Remove what was spooled for commit `up_to` and earlier ones; None: for any."""
         self.close()
         for path in self.folder.glob("*"):
             match = _NAME.fullmatch(path.name)
-            if match and int(match[1]) <= commit_number:
+            if match and (up_to is None or int(match[1]) <= up_to):
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -49,6 +49,7 @@ class RaisedError:
     explanation: str
     """For users: the message alone where the exception was written for them, else `text`."""
     is_out_of_memory: bool
+    hostname: str
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def describe_error(error: BaseException) -> RaisedError:
     line = " ".join(message.split())[:MAX_MESSAGE_LENGTH]
     text = f"{name}: {line}" + (f" ({place})" if place else "")
     explanation = message if isinstance(error, ValueError | OSError) and message else text
-    return RaisedError(f"{name} ({place})", text, explanation, _is_out_of_memory(error))
+    return RaisedError(f"{name} ({place})", text, explanation, _is_out_of_memory(error), socket.gethostname())
 
 
 def _place(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ REACH_SECONDS = 5.0
 OBJECT_STORE_BYTES = 2 * 2**30
 _FRACTION_TOLERANCE = 1e-6
 """Ten shares of 0.1 are one GPU."""
+
+_logger = logging.getLogger(__name__)
 
 
 class ClusterError(ValueError):
@@ -39,12 +42,12 @@ class WorkerShare:
     gpus: float
 
     def num_fitting(self, node: NodeCapacity) -> int:
-        """How many workers `node` can hold."""
-        fits = [
-            int(available / share + _FRACTION_TOLERANCE)
-            for available, share in ((node.cpus, self.cpus), (node.gpus, self.gpus))
-            if share > 0
-        ]
+        """How many workers `node` can hold; a fraction of a GPU lies on one of them."""
+        fits = [_num_times(node.cpus, self.cpus)]
+        if self.gpus >= 1:
+            fits.append(_num_times(node.gpus, self.gpus))
+        elif self.gpus > 0:
+            fits.append(_num_times(1.0, self.gpus) * int(node.gpus))
         return min(fits)
 
 
@@ -63,6 +66,24 @@ def connect(address: str | None = None) -> None:
         _start_local()
     else:
         _join(_reachable(address))
+
+
+def wait_for_nodes(timeout_seconds: float) -> None:
+    """Block until a node has something to compute on: in a cluster that is starting, workers join after the head.
+
+    Raises `ClusterError` when none has come within `timeout_seconds`.
+    """
+    deadline, is_told = time.monotonic() + timeout_seconds, False
+    while not any(node.cpus or node.gpus for node in living_nodes()):
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"no node with a CPU or GPU joined the cluster within {timeout_seconds:g} s"
+                " (workers.start_timeout_seconds): see `ray status` for what holds them back, and repeat the command"
+            )
+        if not is_told:
+            _logger.warning("the cluster has no node to compute on yet: waiting for the first to join")
+            is_told = True
+        time.sleep(1.0)
 
 
 def living_nodes() -> list[NodeCapacity]:
@@ -95,6 +116,10 @@ def plan_workers(
         f" {num_gpus:g} GPU and {sum(node.cpus for node in nodes):g} CPU on {len(nodes)} node(s), room for"
         f" {fitting}; lower workers.num_workers, workers.gpus_per_worker or workers.cpus_per_worker"
     )
+
+
+def _num_times(available: float, share: float) -> int:
+    return int(available / share + _FRACTION_TOLERANCE)
 
 
 def _start_local() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from search_spaces.base import Config
 
@@ -13,7 +13,7 @@ class WorkersConfig(Config):
     num_workers: int | None = Field(default=None, ge=1)
     """None: one a GPU, or one a CPU core in a cluster without GPU; follows the cluster's size."""
     gpus_per_worker: float | None = Field(default=None, ge=0)
-    """None: 1 in a cluster with GPUs, else 0. Fractions let workers share a GPU."""
+    """None: 1 in a cluster with GPUs, else 0. Fractions let workers share a GPU; above 1 it is a whole number."""
     cpus_per_worker: float = Field(default=1.0, gt=0)
     max_attempts: int = Field(default=5, ge=1)
     """Attempts at a unit whose actors die or do not answer in time."""
@@ -24,3 +24,10 @@ class WorkersConfig(Config):
     """Results are equal, bit for bit, on devices of one kind only."""
     units_in_flight: int = Field(default=2, ge=1)
     """Calls a worker has at hand, so that it need not wait for the driver."""
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _gpus_can_be_reserved(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and not value.is_integer():
+            raise ValueError(f"must be a whole number above 1 (got {value:g})")
+        return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -26,6 +28,10 @@ FOLLOW_SECONDS = 1.0
 """Least time between two looks at the cluster's size."""
 FETCH_SECONDS = 60.0
 """Longest wait for a result that is ready, on its way between nodes."""
+PAUSE_SECONDS = 60.0
+"""Without starts, after many have failed while other workers are at work."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -73,6 +79,7 @@ class ActorFleet:
         self.actors: list[Actor] = []
         self.num_failures = 0
         self._num_failed_starts = 0
+        self._start_again_at = -math.inf
         self._num_wanted = 0
         self._followed_at = -FOLLOW_SECONDS
         self._last_with_actor = time.monotonic()
@@ -100,7 +107,7 @@ class ActorFleet:
         for actor in [actor for actor in self.actors if actor.description is None]:
             if len(self.actors) > self._num_wanted:
                 self.stop(actor)
-        while len(self.actors) < self._num_wanted:
+        while len(self.actors) < self._num_wanted and time.monotonic() >= self._start_again_at:
             self._start()
 
     def stop(self, actor: Actor) -> None:
@@ -127,10 +134,12 @@ class ActorFleet:
             self._check_device(outcome)
             actor.description = outcome
             self._num_failed_starts = 0
-        elif outcome.is_out_of_memory:  # perhaps its predecessor has not left the device yet
-            self._failed_to_start(actor, outcome.text)
+        elif (
+            outcome.is_out_of_memory or self.ready
+        ):  # its predecessor may still be on the device; others are fine
+            self._failed_to_start(actor, f"on {outcome.hostname}: {outcome.text}")
         else:
-            raise WorkerStartError(outcome.explanation)
+            raise WorkerStartError(f"a worker on {outcome.hostname} cannot be made: {outcome.explanation}")
 
     def expect_actors(self) -> None:
         """Begin to count the time without any actor."""
@@ -172,10 +181,20 @@ class ActorFleet:
     def _failed_to_start(self, actor: Actor, why: str) -> None:
         self.give_up(actor)
         self._num_failed_starts += 1
-        if self._num_failed_starts >= self._config.max_attempts * max(1, self._num_wanted):
+        if self._num_failed_starts < self._config.max_attempts * max(1, self._num_wanted):
+            return
+        if not self.ready:
             raise PoolExhaustedError(
-                f"{self._num_failed_starts} workers in a row died while they started; the last one: {why}"
+                f"{self._num_failed_starts} workers in a row died while they started; the last one: {why}. See"
+                " that machine's Ray logs, mend it or take it out of the cluster, and resume"
             )
+        _logger.warning(
+            "%d workers in a row could not start; the last one: %s. The search goes on with %d",
+            self._num_failed_starts,
+            why,
+            len(self.ready),
+        )
+        self._num_failed_starts, self._start_again_at = 0, time.monotonic() + PAUSE_SECONDS
 
 
 def reason(error: RayError) -> str:
