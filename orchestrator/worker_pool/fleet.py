@@ -57,6 +57,11 @@ class Actor:
     is_fresh: bool = True
     """Nothing was sent to it yet."""
 
+    @property
+    def has_suspect(self) -> bool:
+        """Whether it runs a task that has raised before, and after which it may not be trusted."""
+        return any(task.errors for call in self.calls for task in call.tasks)
+
 
 class ActorFleet:
     """Starts and stops actors; raises `ClusterError` when those that `config` asks for do not fit."""

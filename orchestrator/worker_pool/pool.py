@@ -140,6 +140,7 @@ class WorkerPool:
         """Give every ready actor something to do, and more than that while there is as much for all of them.
 
         Back and forth over the actors: where units come longest first, who has the longest is the last to get more.
+        Nothing waits behind a task that has raised before: it would have to be taken back if that raises again.
         """
         if backlog.num_suspects and not self._fleet.expects_fresh_actor:
             idle = next((actor for actor in self._fleet.ready if not actor.calls), None)
@@ -150,7 +151,7 @@ class WorkerPool:
             if depth and backlog.num_waiting < len(ready):
                 return
             for actor in reversed(ready) if depth % 2 else ready:
-                if len(actor.calls) == depth:
+                if len(actor.calls) == depth and not actor.has_suspect:
                     size = self._group_size(backlog.num_waiting, len(ready))
                     tasks = backlog.take(size, for_fresh_actor=actor.is_fresh)
                     if tasks:
