@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from shutil import copytree
 from typing import TYPE_CHECKING
@@ -154,8 +155,9 @@ def test_killed_actors_do_not_matter(
         while not done.wait(rng.uniform(0.05, 0.5)):
             workers = pools[0].workers if pools else ()
             if workers and num_killed < 4:
-                os.kill(rng.choice(workers).pid, signal.SIGKILL)
-                num_killed += 1
+                with suppress(ProcessLookupError):  # dead already, and not missed yet
+                    os.kill(rng.choice(workers).pid, signal.SIGKILL)
+                    num_killed += 1
 
     killer = threading.Thread(target=kill_now_and_then)
     killer.start()
