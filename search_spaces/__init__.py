@@ -11,7 +11,20 @@ from pydantic import Field
 
 from search_spaces.cell import CellConfig
 from search_spaces.layerwise import LayerwiseConfig
+from search_spaces.nas_bench_201 import NasBench201Config
+from search_spaces.transnas_macro import TransNasMacroConfig
+from search_spaces.transnas_micro import TransNasMicroConfig
 
-SpaceConfig: TypeAlias = Annotated[LayerwiseConfig | CellConfig, Field(discriminator="type")]
+SpaceConfig: TypeAlias = Annotated[
+    LayerwiseConfig | CellConfig | NasBench201Config | TransNasMicroConfig | TransNasMacroConfig,
+    Field(discriminator="type"),
+]
 
-__all__ = ["CellConfig", "LayerwiseConfig", "SpaceConfig"]
+__all__ = [
+    "CellConfig",
+    "LayerwiseConfig",
+    "NasBench201Config",
+    "SpaceConfig",
+    "TransNasMacroConfig",
+    "TransNasMicroConfig",
+]

@@ -50,6 +50,9 @@ class SearchSpace(Protocol):
     def mutate(self, parent: Genotype, rng: np.random.Generator) -> Genotype:
         """`parent` with one gene changed: always a different, valid genotype."""
 
+    def neighbours(self, genotype: Genotype) -> list[Genotype]:
+        """All genotypes that one mutation of `genotype` can give: each computes another function."""
+
     def crossover(self, mother: Genotype, father: Genotype, rng: np.random.Generator) -> Genotype:
         """Uniform crossover: each gene from either parent with equal chance; always valid."""
 
@@ -93,6 +96,14 @@ def mutate_gene(cardinalities: Sequence[int], parent: Genotype, rng: np.random.G
     shift = 1 + int(rng.integers(cardinalities[position] - 1))
     value = (parent[position] + shift) % cardinalities[position]
     return (*parent[:position], value, *parent[position + 1 :])
+
+
+def neighbour_genes(cardinalities: Sequence[int], genotype: Genotype) -> Iterator[Genotype]:
+    """Every genotype that differs from `genotype` in one gene."""
+    for position, cardinality in enumerate(cardinalities):
+        for value in range(cardinality):
+            if value != genotype[position]:
+                yield (*genotype[:position], value, *genotype[position + 1 :])
 
 
 def cross_genes(mother: Genotype, father: Genotype, rng: np.random.Generator) -> Genotype:

@@ -32,6 +32,7 @@ from search_spaces.base import (
     cross_genes,
     encode_genes,
     mutate_gene,
+    neighbour_genes,
     sample_genes,
     validate_genes,
 )
@@ -109,6 +110,12 @@ class Cell:
             child = mutate_gene(self.cardinalities, parent, rng)
             if self.canonical(child) != self.canonical(parent):
                 return child
+
+    def neighbours(self, genotype: Genotype) -> list[Genotype]:
+        """The genotypes one gene away whose canonical genotype is another."""
+        own = self.canonical(genotype)
+        near = neighbour_genes(self.cardinalities, genotype)
+        return [neighbour for neighbour in near if self.canonical(neighbour) != own]
 
     def crossover(self, mother: Genotype, father: Genotype, rng: np.random.Generator) -> Genotype:
         """Uniform crossover of the genes."""

@@ -7,13 +7,12 @@ share weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 from search_spaces.architecture import (
     Architecture,
     BatchNorm,
     Conv,
-    Edge,
     FactorizedReduction,
     FeatureShape,
     Layer,
@@ -22,6 +21,7 @@ from search_spaces.architecture import (
     ReLU,
     Zero,
 )
+from search_spaces.graph import GraphBuilder, Incoming
 
 CellOperation: TypeAlias = Literal[
     "none",
@@ -86,9 +86,9 @@ def stack_cells(
     Nodes and edges that cannot reach the output are left out, and so are `none` edges, unless a node has
     nothing else: then it is zeros in the shape of the cell's second input.
     """
-    graph = _Graph()
+    graph = GraphBuilder()
     stem_layers = (Conv(input_shape[0], channels, kernel_size=3), BatchNorm(channels))
-    stem = graph.add(Node("stem"), [_Incoming(0, "stem", "stem", stem_layers)])
+    stem = graph.add(Node("stem"), [Incoming(0, "stem", "stem", stem_layers)])
     previous = ((stem, channels), (stem, channels))
     for position, nodes in enumerate(cells):
         inputs = []
@@ -98,7 +98,7 @@ def stack_cells(
             else:
                 layers = (ReLU(), Conv(in_channels, channels, 1), BatchNorm(channels))
             name = f"cell{position}.input{i}"
-            preprocess = _Incoming(source, f"{name}.preprocess", "preprocess", layers)
+            preprocess = Incoming(source, f"{name}.preprocess", "preprocess", layers)
             inputs.append(graph.add(Node(name), [preprocess]))
         stride = 2 if reduces[position] else 1
         output = _add_cell(graph, f"cell{position}", inputs, nodes, channels=channels, stride=stride)
@@ -107,7 +107,7 @@ def stack_cells(
 
 
 def _add_cell(
-    graph: _Graph, place: str, inputs: list[int], nodes: CellChoices, *, channels: int, stride: int
+    graph: GraphBuilder, place: str, inputs: list[int], nodes: CellChoices, *, channels: int, stride: int
 ) -> int:
     """Add a cell's intermediate nodes and its output; returns the output."""
     sources = list(inputs)
@@ -116,47 +116,10 @@ def _add_cell(
         incoming = []
         for i, operation in edges_into(choices):
             layers = operation_layers(operation, channels, stride if i < 2 else 1)
-            incoming.append(_Incoming(sources[i], f"{name}.input{i}.{operation}", operation, layers))
+            incoming.append(Incoming(sources[i], f"{name}.input{i}.{operation}", operation, layers))
         sources.append(graph.add(Node(name), incoming))
     joined = [
-        _Incoming(source, f"{place}.output.node{node}", "concatenate", ())
+        Incoming(source, f"{place}.output.node{node}", "concatenate", ())
         for node, source in enumerate(sources[2:])
     ]
     return graph.add(Node(f"{place}.output", "concatenate"), joined)
-
-
-class _Incoming(NamedTuple):
-    """An edge that does not know its target yet."""
-
-    source: int
-    name: str
-    operation: str
-    layers: tuple[Layer, ...]
-
-
-class _Graph:
-    """An architecture under construction; node 0 is the image."""
-
-    def __init__(self) -> None:
-        self.nodes = [Node("image")]
-        self.incoming: list[list[_Incoming]] = [[]]
-
-    def add(self, node: Node, incoming: list[_Incoming]) -> int:
-        """Append `node` with the edges into it; returns its position."""
-        self.nodes.append(node)
-        self.incoming.append(incoming)
-        return len(self.nodes) - 1
-
-    def architecture(self, input_shape: FeatureShape, readout: Literal["flatten", "mean"]) -> Architecture:
-        """What reaches the last node, renumbered."""
-        live = {len(self.nodes) - 1}
-        for index in reversed(range(len(self.nodes))):
-            if index in live:
-                live.update(edge.source for edge in self.incoming[index])
-        renumbered = {old: new for new, old in enumerate(sorted(live))}
-        edges = [
-            Edge(renumbered[edge.source], renumbered[index], edge.name, edge.operation, edge.layers)
-            for index in renumbered
-            for edge in self.incoming[index]
-        ]
-        return Architecture(input_shape, tuple(self.nodes[old] for old in renumbered), tuple(edges), readout)

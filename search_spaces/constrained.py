@@ -81,6 +81,10 @@ class Constrained:
             )
         return child
 
+    def neighbours(self, genotype: Genotype) -> list[Genotype]:
+        """The neighbours in the space that are within the limits; none where `genotype` is surrounded."""
+        return [neighbour for neighbour in self.space.neighbours(genotype) if self.allows(neighbour)]
+
     def crossover(self, mother: Genotype, father: Genotype, rng: np.random.Generator) -> Genotype:
         """Uniform crossover; one of the parents where no mixture was found within the limits."""
         child = self._first_allowed(lambda: self.space.crossover(mother, father, rng))

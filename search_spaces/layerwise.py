@@ -25,6 +25,7 @@ from search_spaces.base import (
     cross_genes,
     encode_genes,
     mutate_gene,
+    neighbour_genes,
     sample_genes,
     validate_genes,
 )
@@ -128,6 +129,12 @@ class Layerwise:
             for position, cardinality in enumerate(self.cardinalities)
         ]
         return mutate_gene(effective, parent, rng)
+
+    def neighbours(self, genotype: Genotype) -> list[Genotype]:
+        """The genotypes one gene away whose canonical genotype is another."""
+        own = self.canonical(genotype)
+        near = neighbour_genes(self.cardinalities, genotype)
+        return [neighbour for neighbour in near if self.canonical(neighbour) != own]
 
     def crossover(self, mother: Genotype, father: Genotype, rng: np.random.Generator) -> Genotype:
         """Uniform crossover of the genes."""
