@@ -78,10 +78,17 @@ def error_of(*arguments: str, code: int = 2) -> str:
     return result.stderr
 
 
+def commands(group: click.Group = across, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command with its name, those within groups too."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
+
+
 def test_the_options_are_those_that_are_documented() -> None:
-    options = {
-        name: [parameter.opts[0] for parameter in command.params] for name, command in across.commands.items()
-    }
+    options = {name: [parameter.opts[0] for parameter in command.params] for name, command in commands()}
 
     assert options == {
         "search": ["config", "--set", "--run-dir", "--address"],
@@ -92,12 +99,14 @@ def test_the_options_are_those_that_are_documented() -> None:
         "mirror": ["run"],
         "ui": ["--port", "--runs-dir"],
         "fetch": ["dataset", "--into"],
+        "tables import": ["file", "--into", "--force"],
+        "tables show": ["file"],
     }
 
 
-@pytest.mark.parametrize("name", [None, *across.commands])
-def test_help(name: str | None) -> None:
-    result = invoke(*([name] if name else []), "--help")
+@pytest.mark.parametrize("name", ["", "tables", *(name for name, _ in commands())])
+def test_help(name: str) -> None:
+    result = invoke(*name.split(), "--help")
 
     assert result.exit_code == 0
     assert "Usage: across" in result.stdout
@@ -467,7 +476,6 @@ def test_an_interrupted_search_goes_on_with_the_same_command(
 
 def test_every_command_reports_errors_in_one_way() -> None:
     """A command without `explained` would show users a traceback."""
-    for command in across.commands.values():
-        assert isinstance(command, click.Command)
+    for _, command in commands():
         assert command.callback is not None
         assert hasattr(command.callback, "__wrapped__"), command.name

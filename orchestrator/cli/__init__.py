@@ -13,6 +13,7 @@ from orchestrator.cli.interruption import exit_code, leave, take_signals, was_in
 from orchestrator.cli.measuring import evaluate
 from orchestrator.cli.mirroring import mirror, ui
 from orchestrator.cli.searching import resume, search
+from orchestrator.cli.tables import tables
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -21,7 +22,7 @@ def across() -> None:
     """Search neural architectures across tasks."""
 
 
-for _command in (search, resume, status, validate, evaluate, mirror, ui, fetch):
+for _command in (search, resume, status, validate, evaluate, mirror, ui, fetch, tables):
     across.add_command(_command)
 
 
