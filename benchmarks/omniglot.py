@@ -7,8 +7,8 @@ Arms, one after the other on the whole machine, the same time each:
 
 - `across`: the search of configs/omniglot_two_cores.yaml takes the first part of the time; then the network that it
   found goes on alone, from the supernet's weights.
-- `fixed_32`, `fixed_64`: no search; 4CONV with 32 filters, a member of the searched space, and with the 64 of the
-  literature, is meta-trained by the same engine with the same settings.
+- `fixed_32`, `fixed_64`: no search; 4CONV, the network whose surroundings are searched, with 32 filters and with the
+  64 of the literature, is meta-trained by the same engine with the same settings.
 
 Time is that of all generations: meta-learning and evaluation on validation tasks. A short trial, whose time counts
 too, measures the pace of the network to be trained, so that the cosine of the outer learning rate ends with the
@@ -42,19 +42,18 @@ from benchmarks.learning_curves import Arm, curve_of, generations, plot_curves, 
 from benchmarks.report import Measurement, make_parser, show, write_json
 from orchestrator.config.loading import load_config
 from orchestrator.config.run_config import RunConfig, build_model, build_sources, build_space
-from orchestrator.engine import chunks
-from orchestrator.evaluation_phase import test_seeds
 from orchestrator.progress import make_progress
 from orchestrator.run_directory import RunDirectory
 from orchestrator.search import SearchOutcome, load_run, run_search
 from orchestrator.statistics import mean_and_interval
+from orchestrator.units import chunks, test_seeds
 from search_spaces.base import Genotype
 from workers.base import EvaluationResult, EvaluationUnit
 from workers.supernet_worker import ComputeSettings, SupernetWorker
 
 SEARCH_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "omniglot_two_cores.yaml"
 BENCHMARK = "omniglot/5way1shot"
-SEARCH_SHARE = 1 / 3
+SEARCH_SHARE = 1 / 4
 """Of the time; the rest trains the network that was found."""
 FULL_MINUTES = 6.0
 NUM_STRETCH_STEPS = 100
