@@ -41,10 +41,11 @@ from rich.console import Console
 from benchmarks.memory import local_ray, measure_broadcast
 from benchmarks.report import Measurement, make_parser, show, write_json
 from orchestrator.config.resolution import resolve
-from orchestrator.config.run_config import RunConfig, build_model, build_sources, build_space
+from orchestrator.config.run_config import RunConfig
 from orchestrator.engine import Engine
 from orchestrator.loop import search_until_finished
 from orchestrator.plots.gallery import Gallery
+from orchestrator.problem import build_problem
 from orchestrator.progress import make_progress
 from orchestrator.run_directory import RunDirectory
 from orchestrator.tracking.config import TrackingConfig
@@ -102,14 +103,15 @@ def search_rate(num_workers: int, num_generations: int, *, tracked: bool) -> flo
     with TemporaryDirectory() as folder, idle_pool(num_workers) as pool:
         tracking = TrackingConfig(enabled=tracked, uri=f"sqlite:///{folder}/mlflow.db")
         config = idle_config(num_generations, tracking)
-        sources = build_sources(config)
-        model = build_model(config, build_space(config, sources), sources)
+        problem = build_problem(config)
+        assert problem.model is not None
         run = RunDirectory.create(Path(folder) / "run", json.loads(config.model_dump_json()), {})
-        tracker = Tracker(config.tracking, run, model.space.to_string)
-        gallery = Gallery(run.path / "plots", model.space, tracker, num_last_generations=1)
+        space = problem.space
+        tracker = Tracker(config.tracking, run, space.to_string)
+        gallery = Gallery(run.path / "plots", space, tracker, num_last_generations=1)
         quiet = make_progress(Console(quiet=True), total_generations=num_generations, title="idle")
-        engine = Engine(config, model, config.strategy.build(model.space), pool, run, quiet)
-        start = MetaState.start(model.initial_vector(config.seed))
+        engine = Engine(config, problem, config.strategy.build(space), pool, run, quiet)
+        start = MetaState.start(problem.model.initial_vector(config.seed))
         first, *others, _ = search_until_finished(engine, tracker, gallery, start)
         assert tracker.finish([first, *others], "FINISHED"), "MLflow has not taken everything"
     num_evaluations = sum(commit.timings.num_units_computed for commit in others)

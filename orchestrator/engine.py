@@ -1,21 +1,26 @@
-"""What one search works with, put together once: the space, the model, the strategy, the actors, the disk."""
+"""What one search works with, put together once: the problem, the strategy, the actors, the disk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from typing import TypeAlias
 
 import numpy as np
 
 from orchestrator.config.run_config import RunConfig
+from orchestrator.problem import Problem
 from orchestrator.progress import Progress
 from orchestrator.run_directory import RunDirectory
 from orchestrator.strategies.base import Strategy
+from orchestrator.worker_pool.in_process import InProcessPool
 from orchestrator.worker_pool.pool import WorkerPool
-from search_spaces.base import Genotype, SearchSpace
+from search_spaces.base import SearchSpace
 from workers.base import Purpose, Unit, UnitResult
 from workers.model import Model
+
+Pool: TypeAlias = WorkerPool | InProcessPool
+"""What computes units."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +28,21 @@ class Engine:
     """The parts of a running search. None of them holds state that a result depends on."""
 
     config: RunConfig
-    model: Model
+    problem: Problem
     strategy: Strategy
-    pool: WorkerPool
+    pool: Pool
     run: RunDirectory
     progress: Progress
 
     @property
     def space(self) -> SearchSpace:
-        return self.model.space
+        return self.problem.space
+
+    @property
+    def model(self) -> Model:
+        """The layout of what is meta-learned."""
+        assert self.problem.model is not None, "nothing is meta-learned in this search"
+        return self.problem.model
 
     def rng(self, index: int, purpose: Purpose) -> np.random.Generator:
         """The generator of one purpose at one place of the search."""
@@ -42,7 +53,7 @@ class Engine:
         yield from compute(self.pool, units, self.progress)
 
 
-def compute(pool: WorkerPool, units: Sequence[Unit], progress: Progress) -> Iterator[UnitResult]:
+def compute(pool: Pool, units: Sequence[Unit], progress: Progress) -> Iterator[UnitResult]:
     """Results of `units` in order of arrival; `progress` is told several times a second, also while none comes."""
     num_tasks = {unit.key: len(unit.seeds) for unit in units}
     for arrived in pool.collect(units):
@@ -50,19 +61,3 @@ def compute(pool: WorkerPool, units: Sequence[Unit], progress: Progress) -> Iter
         finished = sum(num_tasks[result.key] for result in arrived)
         progress.advance(len(arrived), finished, workers.num_busy, workers.num_workers)
         yield from arrived
-
-
-def task_seeds(rng: np.random.Generator, num: int) -> tuple[int, ...]:
-    """Seeds of `num` tasks."""
-    return tuple(int(seed) for seed in rng.integers(2**63, size=num, dtype=np.int64))
-
-
-def chunks(seeds: Sequence[int], size: int) -> Iterable[tuple[int, ...]]:
-    """`seeds` cut into tuples of `size`; the last may be shorter."""
-    return (tuple(seeds[start : start + size]) for start in range(0, len(seeds), size))
-
-
-def unit_key(genotype: Genotype, source: int, split: str, seeds: Sequence[int], version: int) -> str:
-    """A unit's name: equal for units of equal content, so that a spooled result is never used for another."""
-    content = repr((tuple(genotype), source, split, tuple(seeds), version))
-    return sha256(content.encode()).hexdigest()[:24]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum, isfinite
 
-import numpy as np
-
-from orchestrator.engine import Engine, chunks, task_seeds, unit_key
+from orchestrator.engine import Engine
+from orchestrator.problem import Problem
 from orchestrator.state import Evaluation, Proposal, SearchState
-from workers.base import EvaluationResult, EvaluationUnit, Purpose, Split
+from workers.base import EvaluationResult, Split
 
 
 @dataclass(frozen=True)
@@ -33,28 +32,20 @@ def evaluate_generation(
 
     A survivor that was evaluated at these very weights keeps its evaluation.
     """
-    seeds = task_seeds(
-        engine.rng(state.weights_version, Purpose.VALIDATION_TASKS), engine.config.evaluation.num_tasks
-    )
     fresh = {
         each.proposal.index: each
         for each in state.population
         if each.weights_version == state.weights_version
     }
-    return _evaluate(engine, commit_number, proposals, "validation", seeds, state.weights_version, fresh)
+    return _evaluate(engine, commit_number, proposals, "validation", state.weights_version, fresh)
 
 
 def measure_finalists(
     engine: Engine, commit_number: int, state: SearchState, finalists: Sequence[Proposal]
 ) -> EvaluatedGeneration:
     """Scores on tasks of held-out test classes; the same tasks for every search of this seed."""
-    seeds = test_seeds(engine.config.seed, engine.config.test.num_tasks)
-    return _evaluate(engine, commit_number, finalists, "test", seeds, state.weights_version, {})
-
-
-def test_seeds(seed: int, num_tasks: int) -> tuple[int, ...]:
-    """Seeds of the held-out tasks; fewer tasks are the first of more."""
-    return task_seeds(np.random.default_rng((seed, 0, Purpose.TEST_TASKS)), num_tasks)
+    full = [replace(finalist, fidelity=None) for finalist in finalists]
+    return _evaluate(engine, commit_number, full, "test", state.weights_version, {})
 
 
 def _evaluate(
@@ -62,12 +53,13 @@ def _evaluate(
     commit_number: int,
     proposals: Sequence[Proposal],
     split: Split,
-    seeds: Sequence[int],
     weights_version: int,
     fresh: Mapping[int, Evaluation],
 ) -> EvaluatedGeneration:
+    problem = engine.problem
+    seeds = problem.seeds(split, weights_version)
     units = {
-        proposal.index: _units(engine, proposal, split, seeds, weights_version)
+        proposal.index: problem.units(proposal, split, seeds, weights_version)
         for proposal in proposals
         if proposal.index not in fresh
     }
@@ -83,32 +75,20 @@ def _evaluate(
     evaluations = tuple(
         fresh[proposal.index]
         if proposal.index in fresh
-        else _join(proposal, [results[unit.key] for unit in units[proposal.index]], weights_version)
+        else _join(problem, proposal, [results[unit.key] for unit in units[proposal.index]], weights_version)
         for proposal in proposals
     )
     num_tasks = sum(len(unit.seeds) for unit in missing)
     return EvaluatedGeneration(evaluations, len(missing), num_reused, num_tasks)
 
 
-def _units(
-    engine: Engine, proposal: Proposal, split: Split, seeds: Sequence[int], version: int
-) -> list[EvaluationUnit]:
-    """The work for one genotype: every source, cut into chunks by the config alone."""
-    size = engine.config.evaluation.tasks_per_chunk or len(seeds)
-    genotype = proposal.genotype
-    return [
-        EvaluationUnit(
-            unit_key(genotype, source, split, chunk, version), genotype, source, split, chunk, version
-        )
-        for source in range(len(engine.model.specs))
-        for chunk in chunks(seeds, size)
-    ]
-
-
-def _join(proposal: Proposal, results: Sequence[EvaluationResult], weights_version: int) -> Evaluation:
+def _join(
+    problem: Problem, proposal: Proposal, results: Sequence[EvaluationResult], weights_version: int
+) -> Evaluation:
     """One evaluation from the results of its units, in unit order; sums are exact, so order cannot matter.
 
-    A metric that is not finite, such as the loss of a task that diverged, is left out.
+    Beside the workers' metrics it carries what the architecture costs. A metric that is not finite, such as the loss
+    of a task that diverged, is left out.
     """
     failure = next((result.failure for result in results if result.failure), None)
     scores = tuple(score for result in results for score in result.scores)
@@ -121,5 +101,6 @@ def _join(proposal: Proposal, results: Sequence[EvaluationResult], weights_versi
         for name in results[0].metrics
         if all(isfinite(result.metrics[name]) for result in results)
     }
-    fitness = fsum(scores) / len(scores)
-    return Evaluation(proposal, fitness, scores, metrics, weights_version)
+    cost = problem.cost(proposal.genotype)
+    metrics |= {"params": float(cost.num_params), "flops": float(cost.flops)}
+    return Evaluation(proposal, problem.fitness(scores), scores, metrics, weights_version)

@@ -52,7 +52,7 @@ def search_until_finished(
             timings = clock.timings(evaluated, phase.computed, num_shards_reused=phase.found.num_shards)
             state = engine.strategy.tell(state, evaluated.evaluations)
             commit = _commit("generation", commits, state, evaluated, phase.summary, timings, tracker)
-            commits.append(engine.run.commit(commit, meta.tensors()))
+            commits.append(engine.run.commit(commit, meta.tensors() if engine.problem.model else None))
         else:
             engine.pool.publish(meta.step, meta.weights)
             finalists = choose_finalists(
@@ -82,7 +82,7 @@ def fold(strategy: Strategy, commits: Sequence[Commit]) -> SearchState:
 
 def _restore_meta_state(engine: Engine, commits: Sequence[Commit]) -> MetaState | None:
     generations = [commit for commit in commits if commit.kind == "generation"]
-    if not generations:
+    if not generations or engine.problem.model is None:
         return None
     last = generations[-1]
     return meta_state_from(last.weights_version, engine.run.load_weights(last.number))

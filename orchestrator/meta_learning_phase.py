@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from orchestrator.engine import Engine, chunks, task_seeds, unit_key
+from orchestrator.engine import Engine
 from orchestrator.state import MetaLearningSummary, SearchState
+from orchestrator.units import chunks, task_seeds, unit_key
 from search_spaces.base import Genotype
 from workers.base import MetaResult, MetaUnit, Purpose
 from workers.outer_optimizer import MetaState, PathGradient, outer_step
@@ -45,6 +46,8 @@ class MetaLearningPhase:
 
 def meta_learn(engine: Engine, commit_number: int, state: SearchState, meta: MetaState) -> MetaLearningPhase:
     """This generation's outer steps, from a checkpoint of an interrupted attempt where there is one."""
+    if engine.problem.model is None:
+        return MetaLearningPhase(meta, MetaLearningSummary(), found=MetaLearningSummary())
     config = engine.config.meta_learning
     num_steps = config.steps_per_generation + (config.warmup_steps if state.generation == 0 else 0)
     phase = _from_checkpoint(engine, commit_number, meta) or MetaLearningPhase(

@@ -9,9 +9,9 @@ from workers.model import Model
 from workers.outer_optimizer import MetaState
 
 
-def take_initial_weights(run: RunDirectory, config: RunConfig, model: Model) -> None:
+def take_initial_weights(run: RunDirectory, config: RunConfig, model: Model | None) -> None:
     """Put another run's last weights where the first generation looks for a checkpoint."""
-    if config.initial_weights is None or run.commits() or run.load_checkpoint(0) is not None:
+    if model is None or config.initial_weights is None or run.commits() or run.load_checkpoint(0) is not None:
         return
     origin = RunDirectory.open(config.initial_weights)
     generations = [commit for commit in origin.commits() if commit.kind == "generation"]

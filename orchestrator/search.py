@@ -8,29 +8,31 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from orchestrator.config import ConfigError
 from orchestrator.config.loading import changed_settings, check_resume_overrides, parse_config
 from orchestrator.config.resolution import describe_environment, resolve, resolve_as
-from orchestrator.config.run_config import RunConfig, build_model, build_sources, build_space
-from orchestrator.engine import Engine, chunks, compute, unit_key
-from orchestrator.evaluation_phase import test_seeds
+from orchestrator.config.run_config import RunConfig
+from orchestrator.engine import Engine, Pool, compute
 from orchestrator.finalists import choose_finalists
 from orchestrator.loop import fold, search_until_finished
+from orchestrator.objectives import objectives_of
 from orchestrator.plots.gallery import Gallery
+from orchestrator.problem import Problem, build_problem
 from orchestrator.progress import Progress, make_progress
 from orchestrator.resuming import check_device, journal_changes, take_initial_weights
 from orchestrator.run_directory import RunDirectory, fingerprint
-from orchestrator.state import Commit, Evaluation, SearchState, is_finished
+from orchestrator.state import Commit, Evaluation, Proposal, SearchState, is_finished
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.worker_pool.cluster import connect, living_nodes, wait_for_nodes
+from orchestrator.worker_pool.in_process import InProcessPool
 from orchestrator.worker_pool.pool import WorkerPool
-from search_spaces.base import Genotype
-from workers.base import EvaluationResult, EvaluationUnit
-from workers.model import Model
+from search_spaces.base import Genotype, SearchSpace
+from workers.base import EvaluationResult
 from workers.outer_optimizer import MetaState
-from workers.supernet_worker import ComputeSettings, make_supernet_worker
+from workers.supernet_worker import ComputeSettings
 
 RUNS_FOLDER = Path("runs")
 
@@ -66,14 +68,14 @@ def run_search(
         _, stored = load_run(run_dir)
         wanted = resolve_as(config, stored)
         return resume_search(run_dir, changes=wanted, address=address, progress=progress)
-    model = _build(config)  # what is wrong with the data is said before anything starts
+    problem = _build(config)  # what is wrong with the data is said before anything starts
     _join(config, address)
-    config = resolve(config, has_gpus=any(node.gpus for node in living_nodes()))
-    with _pool(config, model) as pool:
+    config = resolve(config, has_gpus=_has_gpus(config))
+    with _pool(config, problem) as pool:
         device = pool.wait_for_worker().device
         run = RunDirectory.create(run_dir, json.loads(config.model_dump_json()), describe_environment(device))
         with run.lock():
-            return _search(run, config, model, pool, progress)
+            return _search(run, config, problem, pool, progress)
 
 
 def resume_search(
@@ -86,16 +88,16 @@ def resume_search(
     """Go on where the run's journal ends. `changes` is its config with other settings that may change."""
     run, started = load_run(run_dir)
     config = started if changes is None else check_resume_overrides(started, changes)
-    model = _build(config)
+    problem = _build(config)
     with run.lock():
         if is_finished(run.commits(), **dict(config.search)):
-            _complete(run, started, config, model)
-            return _outcome(run, config, model)
+            _complete(run, started, config, problem)
+            return _outcome(run, config, problem)
         _join(config, address)
-        with _pool(config, model) as pool:
+        with _pool(config, problem) as pool:
             check_device(run, config, pool.wait_for_worker().device)
             journal_changes(run, started, config)
-            return _search(run, config, model, pool, progress)
+            return _search(run, config, problem, pool, progress)
 
 
 def load_run(run_dir: Path) -> tuple[RunDirectory, RunConfig]:
@@ -117,27 +119,23 @@ def evaluate_genotype(
     Raises `InvalidGenotypeError` for a string that is not of the run's space.
     """
     run, config = load_run(run_dir)
-    model = _build(config)
+    problem = _build(config)
     commits = [commit for commit in run.commits() if commit.kind == "generation"]
     if not commits:
         raise ConfigError([f"{run.path}: no generation is committed yet: `across resume {run.path}` first"])
-    chosen = _choose(genotype, model, commits, config)
-    weights = run.load_weights(commits[-1].number)["weights"]
+    chosen = _choose(genotype, problem.space, commits, config)
+    config = config.model_copy(update={"test": config.test.model_copy(update={"num_tasks": num_tasks})})
+    problem = build_problem(config)
     version = commits[-1].weights_version
-    units = [
-        EvaluationUnit(
-            unit_key(chosen, source, "test", seeds, version), chosen, source, "test", seeds, version
-        )
-        for source in range(len(model.specs))
-        for seeds in chunks(
-            test_seeds(config.seed, num_tasks), config.evaluation.tasks_per_chunk or num_tasks
-        )
-    ]
+    units = problem.units(Proposal(0, chosen), "test", problem.seeds("test", version), version)
     _join(config, address)
-    workers = config.workers.model_copy(update={"num_workers": None})  # any number gives the same scores
-    config = config.model_copy(update={"workers": workers})
-    with _pool(config, model) as pool, _shown(progress, config, ()) as shown:
-        pool.publish(version, weights)
+    if config.workers.num_workers:  # any number gives the same scores
+        config = config.model_copy(
+            update={"workers": config.workers.model_copy(update={"num_workers": None})}
+        )
+    with _pool(config, problem) as pool, _shown(progress, config, ()) as shown:
+        if problem.model is not None:
+            pool.publish(version, run.load_weights(commits[-1].number)["weights"])
         shown.phase("testing", len(units))
         results = {}
         for result in compute(pool, units, shown):
@@ -145,25 +143,34 @@ def evaluate_genotype(
             results[result.key] = result
     failure = next((result.failure for result in results.values() if result.failure), None)
     if failure:
-        raise ConfigError([f"{model.space.to_string(chosen)}: {failure}"])
+        raise ConfigError([f"{problem.space.to_string(chosen)}: {failure}"])
     return tuple(score for unit in units for score in results[unit.key].scores)
 
 
 def _join(config: RunConfig, address: str | None) -> None:
-    connect(address)
-    wait_for_nodes(config.workers.start_timeout_seconds)
+    if config.workers.num_workers != 0:
+        connect(address)
+        wait_for_nodes(config.workers.start_timeout_seconds)
+
+
+def _has_gpus(config: RunConfig) -> bool:
+    if config.workers.num_workers == 0:
+        import torch
+
+        return torch.cuda.is_available()
+    return any(node.gpus for node in living_nodes())
 
 
 def _search(
-    run: RunDirectory, config: RunConfig, model: Model, pool: WorkerPool, progress: Progress | None
+    run: RunDirectory, config: RunConfig, problem: Problem, pool: Pool, progress: Progress | None
 ) -> SearchOutcome:
     """The loop, with everything that it needs around it."""
-    strategy = config.strategy.build(model.space)
-    tracker, gallery = _show_cases(run, config, model)
+    strategy, model = config.strategy.build(problem.space), problem.model
+    tracker, gallery = _show_cases(run, config, problem.space)
     take_initial_weights(run, config, model)
-    start = MetaState.start(model.initial_vector(config.seed))
+    start = MetaState.start(model.initial_vector(config.seed) if model else np.zeros(0, np.float32))
     with _shown(progress, config, run.commits()) as shown:
-        engine = Engine(config, model, strategy, pool, run, shown)
+        engine = Engine(config, problem, strategy, pool, run, shown)
         try:
             tracker.set_status("RUNNING")
             commits = search_until_finished(engine, tracker, gallery, start)
@@ -174,18 +181,25 @@ def _search(
             )
             raise
     tracker.finish(commits, "FINISHED")
-    return _outcome(run, config, model)
+    return _outcome(run, config, problem)
 
 
-def _show_cases(run: RunDirectory, config: RunConfig, model: Model) -> tuple[Tracker, Gallery]:
+def _show_cases(run: RunDirectory, config: RunConfig, space: SearchSpace) -> tuple[Tracker, Gallery]:
     """Where the search is shown: MLflow and the pictures."""
-    tracker = Tracker(config.tracking, run, model.space.to_string)
+    objectives = objectives_of(config.strategy)
+    tracker = Tracker(config.tracking, run, space.to_string, objectives)
     num_last_generations = config.test.num_last_generations
-    gallery = Gallery(run.path / "plots", model.space, tracker, num_last_generations=num_last_generations)
+    gallery = Gallery(
+        run.path / "plots",
+        space,
+        tracker,
+        num_last_generations=num_last_generations,
+        objectives=objectives,
+    )
     return tracker, gallery
 
 
-def _complete(run: RunDirectory, started: RunConfig, config: RunConfig, model: Model) -> None:
+def _complete(run: RunDirectory, started: RunConfig, config: RunConfig, problem: Problem) -> None:
     """Make up for what a process that died after the last commit had still to show."""
     without_effect = [key for key in changed_settings(started, config) if key.startswith("test.")]
     if without_effect:
@@ -196,18 +210,18 @@ def _complete(run: RunDirectory, started: RunConfig, config: RunConfig, model: M
             ]
         )
     commits = run.commits()
-    tracker, gallery = _show_cases(run, config, model)
+    tracker, gallery = _show_cases(run, config, problem.space)
     if gallery.is_behind(commits):
         gallery.draw(commits)
     tracker.finish(commits, "FINISHED")
 
 
-def _outcome(run: RunDirectory, config: RunConfig, model: Model) -> SearchOutcome:
+def _outcome(run: RunDirectory, config: RunConfig, problem: Problem) -> SearchOutcome:
     commits = run.commits()
     measured = [commit for commit in commits if commit.kind == "test" and commit.evaluations]
     return SearchOutcome(
         run.path,
-        fold(config.strategy.build(model.space), commits),
+        fold(config.strategy.build(problem.space), commits),
         commits,
         best=measured[-1].evaluations[0] if measured else None,
         is_finished=is_finished(commits, **dict(config.search)),
@@ -215,30 +229,30 @@ def _outcome(run: RunDirectory, config: RunConfig, model: Model) -> SearchOutcom
     )
 
 
-def _build(config: RunConfig) -> Model:
-    sources = build_sources(config)
-    space = build_space(config, sources)
-    config.strategy.build(space)
-    return build_model(config, space, sources)
+def _build(config: RunConfig) -> Problem:
+    problem = build_problem(config)
+    config.strategy.build(problem.space)
+    return problem
 
 
-def _pool(config: RunConfig, model: Model) -> WorkerPool:
+def _pool(config: RunConfig, problem: Problem) -> Pool:
     settings = ComputeSettings(
         device=config.compute.device,
         num_threads=config.compute.threads_per_worker,
         allow_tf32=config.compute.allow_tf32,
     )
-    if settings.device == "cuda" and not any(node.gpus for node in living_nodes()):
+    if settings.device == "cuda" and not _has_gpus(config):
         raise ConfigError(
             [
                 f"{config.name} computes on GPUs (compute.device: cuda), and no node has one: use a machine that"
                 " has, or join a cluster with --address"
             ]
         )
-    arguments = {"model": model, "sources": config.tasks, "settings": settings}
+    if config.workers.num_workers == 0:
+        return InProcessPool(*problem.worker(settings), config.workers)
     gpus = 0.0 if settings.device == "cpu" else config.workers.gpus_per_worker or 1.0
     workers = config.workers.model_copy(update={"gpus_per_worker": gpus})
-    return WorkerPool(make_supernet_worker, arguments, workers)
+    return WorkerPool(*problem.worker(settings), workers)
 
 
 @contextmanager
@@ -252,14 +266,12 @@ def _shown(progress: Progress | None, config: RunConfig, commits: tuple[Commit, 
         yield progress
 
 
-def _choose(genotype: str | None, model: Model, commits: list[Commit], config: RunConfig) -> Genotype:
+def _choose(genotype: str | None, space: SearchSpace, commits: list[Commit], config: RunConfig) -> Genotype:
     if genotype is not None:
-        chosen = model.space.from_string(genotype)
-        model.space.validate(chosen)
+        chosen = space.from_string(genotype)
+        space.validate(chosen)
         return chosen
-    best = choose_finalists(
-        commits, model.space, num_finalists=1, num_generations=config.test.num_last_generations
-    )
+    best = choose_finalists(commits, space, num_finalists=1, num_generations=config.test.num_last_generations)
     if not best:
         raise ConfigError(
             ["no genotype of the last generations could be evaluated: name one with --genotype"]

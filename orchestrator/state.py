@@ -27,6 +27,8 @@ class Proposal:
     """Indices of the individuals that it was made from; empty for a random one."""
     birth: int = 0
     """Generation of its first proposal."""
+    fidelity: int | None = None
+    """How much the evaluation may cost: epochs in a benchmark table, tasks in a few-shot search; None: the full one."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ class SearchState:
     """Every evaluation so far in order, survivors' repeated ones included."""
     weights_version: int = 0
     """Version that the next evaluations will use; an evaluation of an older version is stale."""
+    memory: object = None
+    """What else a strategy has learned from the evaluations: immutable, and its own affair."""
 
 
 _commit_adapter: TypeAdapter[Commit] = TypeAdapter(Commit)

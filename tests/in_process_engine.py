@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from orchestrator.config.run_config import RunConfig, build_model, build_sources, build_space
+from orchestrator.config.run_config import RunConfig
 from orchestrator.engine import Engine
+from orchestrator.problem import FewShotProblem, build_problem
 from orchestrator.progress import make_progress
 from orchestrator.run_directory import RunDirectory
 from orchestrator.worker_pool.pool import PoolStatistics, WorkerPool
@@ -46,9 +47,10 @@ class InProcessPool:
 @contextmanager
 def in_process_engine(config: RunConfig, run_dir: Path) -> Iterator[tuple[Engine, InProcessPool]]:
     """The engine of a new run in `run_dir`, with its initial weights published as version 0."""
-    sources = build_sources(config)
-    model = build_model(config, build_space(config, sources), sources)
-    pool = InProcessPool(SupernetWorker(model, sources, ComputeSettings("cpu")))
+    problem = build_problem(config)
+    assert isinstance(problem, FewShotProblem)
+    model = problem.model
+    pool = InProcessPool(SupernetWorker(model, problem.sources, ComputeSettings("cpu")))
     pool.publish(0, model.initial_vector(config.seed))
     run = RunDirectory.create(run_dir, json.loads(config.model_dump_json()), {"device": "cpu"})
     progress = make_progress(
@@ -56,4 +58,4 @@ def in_process_engine(config: RunConfig, run_dir: Path) -> Iterator[tuple[Engine
     )
     strategy = config.strategy.build(model.space)
     with run.lock():
-        yield Engine(config, model, strategy, cast(WorkerPool, pool), run, progress), pool
+        yield Engine(config, problem, strategy, cast(WorkerPool, pool), run, progress), pool

@@ -119,7 +119,7 @@ banana: 1
         "small.yaml: strategy.tournament_size: must be an integer (got 1.5)",
         "small.yaml: strategy.popluation_size: unknown key; did you mean population_size?",
         "small.yaml: evaluation: must be a section, keys with values (got nothing)",
-        "small.yaml: banana: unknown key; valid are name, seed, space, constraints, tasks, inner_loop,"
+        "small.yaml: banana: unknown key; valid are name, seed, space, constraints, table, tasks, inner_loop,"
         " meta_learning, strategy, evaluation, search, test, compute, workers, tracking, initial_weights",
     ]
 
@@ -129,12 +129,17 @@ def test_missing_keys_and_wrong_types_name_the_choices(folder: Path) -> None:
 
     assert problems(text) == [
         "small.yaml: name: missing key",
-        "small.yaml: space.type: must be one of layerwise, cell (got layerwse); did you mean layerwise?",
+        "small.yaml: space.type: must be one of layerwise, nas_bench_201, transnas_micro, transnas_macro, cell"
+        " (got layerwse); did you mean layerwise?",
         "small.yaml: tasks.0.root: missing key",
-        "small.yaml: strategy.type: missing key; choose one of genetic, regularized_evolution, random, fixed",
+        "small.yaml: strategy.type: missing key; choose one of genetic, regularized_evolution, local_search,"
+        " reinforce, successive_halving, nsga2, nsga3, random, fixed",
     ]
     assert [line.split(": ", 1)[1] for line in problems("")] == [
-        f"{key}: missing key" for key in ("name", "space", "tasks", "strategy")
+        "name: missing key",
+        "space: missing key",
+        "tasks: at least one task source is needed, or the section table",
+        "strategy: missing key",
     ]
 
 
@@ -145,7 +150,7 @@ def test_missing_keys_and_wrong_types_name_the_choices(folder: Path) -> None:
         ("inner_loop: {inner_lr: .inf}", "inner_loop.inner_lr: must be a finite number (got inf)"),
         ("inner_loop: {inner_lr: .nan}", "inner_loop.inner_lr: must be above 0 (got nan)"),
         ("name: -small", "name: must match the pattern"),
-        ("tasks: []", "tasks: must have at least 1 entry (got a list of 0)"),
+        ("tasks: []", "tasks: at least one task source is needed, or the section table"),
         ("tracking: {experiment: ''}", "tracking.experiment: must have at least 1 character (got '')"),
         ("initial_weights: 3", "initial_weights: must be a path (got 3)"),
         (
@@ -167,8 +172,8 @@ def test_one_wrong_value(folder: Path, section: str, problem: str) -> None:
 def test_a_wrong_setting_is_not_blamed_on_the_file(folder: Path) -> None:
     assert problems(MINIMAL, "tasks.num_ways=1", "sed=2", "strategy={type: genetik}") == [
         "--set: tasks.num_ways: must be at least 2 (got 1)",
-        "--set: strategy.type: must be one of genetic, regularized_evolution, fixed, random (got genetik);"
-        " did you mean genetic?",
+        "--set: strategy.type: must be one of genetic, reinforce, regularized_evolution, nsga2, nsga3, fixed,"
+        " random, local_search, successive_halving (got genetik); did you mean genetic?",
         "--set: sed: unknown key; did you mean seed?",
     ]
 
@@ -290,8 +295,8 @@ def test_what_may_not_change_on_resume_is_named_with_what_may() -> None:
 
 
 def test_with_overrides_checks_the_values() -> None:
-    with pytest.raises(ConfigError, match=r"^--set: workers\.num_workers: must be at least 1 \(got 0\)$"):
-        with_overrides(config_of(), ["workers.num_workers=0"], origin="runs/small")
+    with pytest.raises(ConfigError, match=r"^--set: workers\.num_workers: must be at least 0 \(got -1\)$"):
+        with_overrides(config_of(), ["workers.num_workers=-1"], origin="runs/small")
 
 
 @pytest.mark.parametrize(
@@ -328,10 +333,17 @@ def test_checks_beyond_the_keys(sections: dict[str, object], problem: str) -> No
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_in_the_repository_is_valid(path: Path) -> None:
+def test_every_config_in_the_repository_is_valid(path: Path, shared_data: Path) -> None:
     config = load_config(path)
 
     assert config.name == path.stem
+    if config.table is not None:
+        tables = {"nas_bench_201": "nas_bench_201/nas_bench_201"} | {
+            f"transnas_{size}": f"transnas_bench_101/{size}" for size in ("micro", "macro")
+        }
+        file = shared_data / f"{tables[config.space.type]}.npz"
+        validate_config(load_config(path, [f"table.file={file}"]), origin=str(path))
+        return
     glyphs = {
         "type": "glyphs",
         "image_size": config.tasks[0].image_size,
@@ -348,4 +360,4 @@ def test_the_omniglot_configs_fit_their_data(name: str, shared_data: Path) -> No
 
     parts = validate_config(load_config(path, [f"tasks.root={shared_data / 'omniglot'}"]), origin=str(path))
 
-    assert parts.space.input_shape == (1, 28, 28)
+    assert parts.problem.space.input_shape == (1, 28, 28)

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator import evaluation_phase
-from orchestrator.engine import Engine, chunks, task_seeds, unit_key
+from orchestrator.engine import Engine
 from orchestrator.evaluation_phase import EvaluatedGeneration, evaluate_generation
+from orchestrator.problem import build_problem
 from orchestrator.state import Evaluation, Proposal, SearchState
+from orchestrator.units import chunks, task_seeds, unit_key
+from orchestrator.units import test_seeds as held_out_seeds
 from tests.in_process_engine import InProcessPool, in_process_engine
 from tests.tiny_search import tiny_config
 from workers.base import EvaluationResult, EvaluationUnit, Purpose
@@ -35,8 +38,8 @@ def engine(parts: tuple[Engine, InProcessPool]) -> Engine:
 
 
 def units_of(engine: Engine, proposal: Proposal, version: int) -> list[EvaluationUnit]:
-    seeds = task_seeds(engine.rng(version, Purpose.VALIDATION_TASKS), engine.config.evaluation.num_tasks)
-    return evaluation_phase._units(engine, proposal, "validation", seeds, version)
+    seeds = engine.problem.seeds("validation", version)
+    return engine.problem.units(proposal, "validation", seeds, version)
 
 
 def evaluate(engine: Engine, version: int, *population: Evaluation) -> EvaluatedGeneration:
@@ -100,7 +103,9 @@ def test_evaluations_are_joined_in_unit_order_whatever_arrives_first(
         scores = [score for each in results if isinstance(each, EvaluationResult) for score in each.scores]
         assert (found.proposal, found.scores, found.weights_version) == (proposal, tuple(scores), 3)
         assert found.fitness == pytest.approx(sum(scores) / 5)
-        assert found.metrics.keys() == {"loss"}
+        architecture = engine.space.architecture(proposal.genotype)
+        assert found.metrics.keys() == {"loss", "params", "flops"}
+        assert found.metrics["params"] > architecture.num_params > 0  # the head counts too
         assert found.failure is None
 
 
@@ -158,13 +163,16 @@ def test_task_set_moves_with_the_weights_only(engine: Engine) -> None:
 
 
 def test_fewer_test_tasks_are_the_first_of_more() -> None:
-    many = evaluation_phase.test_seeds(7, 600)
-    assert evaluation_phase.test_seeds(7, 40) == many[:40]
-    assert evaluation_phase.test_seeds(8, 600)[:40] != many[:40]
+    many = held_out_seeds(7, 600)
+    assert held_out_seeds(7, 40) == many[:40]
+    assert held_out_seeds(8, 600)[:40] != many[:40]
 
 
 def join(*results: EvaluationResult) -> Evaluation:
-    return evaluation_phase._join(PROPOSALS[0], results, 3)
+    """Without what the architecture costs, which no result changes."""
+    joined = evaluation_phase._join(build_problem(tiny_config()), PROPOSALS[0], results, 3)
+    metrics = {name: value for name, value in joined.metrics.items() if name not in ("params", "flops")}
+    return replace(joined, metrics=metrics)
 
 
 def test_fitness_is_the_mean_over_tasks_not_over_chunks() -> None:

@@ -52,12 +52,18 @@ TARGET = SPACE.canonical(SPACE.sample(np.random.default_rng(42)))
 SECTIONS: dict[str, dict[str, Any]] = {
     "genetic": {"population_size": 8, "num_elites": 2},
     "regularized_evolution": {"population_size": 8, "sample_size": 3, "num_offspring": 4},
+    "local_search": {"num_neighbours": 8},
+    "reinforce": {"population_size": 8},
+    "successive_halving": {"population_size": 9, "fidelities": [1, 3, None]},
+    "nsga2": {"population_size": 8},
+    "nsga3": {"population_size": 8},
     "random": {"population_size": 8},
     "fixed": {"genotype": "|".join(["conv_3x3:16"] * 6)},
 }
-BASELINES = {"random", "fixed"}
+BASELINES = {"random", "fixed", "successive_halving"}
 every_strategy = pytest.mark.parametrize("name", SECTIONS)
 every_sampler = pytest.mark.parametrize("name", SECTIONS.keys() - {"fixed"})
+every_population = pytest.mark.parametrize("name", SECTIONS.keys() - {"fixed", "local_search"})
 every_search = pytest.mark.parametrize("name", SECTIONS.keys() - BASELINES)
 
 
@@ -83,6 +89,7 @@ def evaluate(proposals: Sequence[Proposal], measure: Measure, version: int = 0) 
             each,
             fitness,
             scores=() if fitness is None else (fitness,),
+            metrics={} if fitness is None else {"flops": float(sum(each.genotype))},
             weights_version=version,
             failure="it failed" if fitness is None else None,
         )
@@ -138,7 +145,8 @@ def ask_in_json(documents: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     for name, journal in documents.items():
         strategy = build(name)
-        proposals = ask(strategy, state_after(strategy, [commit_from_json(each) for each in journal]))
+        state = state_after(strategy, [commit_from_json(each) for each in journal])
+        proposals = ask(strategy, replace(state, weights_version=10 * len(journal)))
         path = strategy.sample_path(np.random.default_rng(1))
         answers[name] = json.loads(json.dumps([[vars(each) for each in proposals], path]))
     return answers
@@ -195,7 +203,7 @@ def test_a_generation_is_survivors_and_the_new_ones_asked_for(name: str) -> None
         assert state.next_index == max(each.proposal.index for each in state.history) + 1
 
 
-@every_sampler
+@pytest.mark.parametrize("name", SECTIONS.keys() - {"fixed", "successive_halving"})
 @pytest.mark.parametrize("num", [0, 1, 5])
 def test_asks_for_as_many_as_it_is_told(name: str, num: int) -> None:
     strategy = build(name)
@@ -211,7 +219,7 @@ def test_tell_keeps_every_evaluation(name: str) -> None:
     state = state_after(strategy, commits)
     assert state.generation == 3
     assert state.history == tuple(each for commit in commits for each in commit.evaluations)
-    assert state.population == commits[-1].evaluations
+    assert set(map(id, state.population)) <= set(map(id, commits[-1].evaluations))
 
 
 @every_sampler
@@ -222,13 +230,13 @@ def test_no_two_of_a_generation_compute_the_same_function(name: str) -> None:
             assert len(set(genotypes)) == len(genotypes)
 
 
-@every_sampler
+@every_population
 def test_a_whole_small_space_fits_into_a_generation(name: str) -> None:
     first = run(build(name, SMALL, population_size=16), 1, measure=lambda genotype: 0.0)[0]
     assert len({each.proposal.genotype for each in first.evaluations}) == 16
 
 
-@every_sampler
+@pytest.mark.parametrize("name", SECTIONS.keys() - {"fixed", "local_search", "successive_halving"})
 def test_a_space_smaller_than_the_population_repeats_itself(name: str) -> None:
     for commit in run(build(name, TWO), 4, measure=lambda genotype: float(genotype[0])):
         assert {each.proposal.genotype[0] for each in commit.evaluations} == {0, 1}

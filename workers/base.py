@@ -95,7 +95,10 @@ class EvaluationUnit:
     source: int
     split: Split
     seeds: tuple[int, ...]
+    """Of the tasks; of a benchmark table the positions of its tasks."""
     weights_version: int
+    fidelity: int | None = None
+    """The epoch of a benchmark table to look at; None: the configured one."""
 
 
 @dataclass(frozen=True)

@@ -7,25 +7,41 @@ from math import prod
 
 from orchestrator.config.checks import SearchParts
 from orchestrator.config.run_config import RunConfig
+from orchestrator.problem import FewShotProblem
 from search_spaces.base import SearchSpace
 from search_spaces.constrained import Constrained
 from workers.base import TaskSource
+from workers.evaluators.tabular import TableConfig
 from workers.tasks.episodes import SPLITS, ImageTasks
 
 
 def describe(config: RunConfig, parts: SearchParts) -> Iterator[tuple[str, str]]:
     """Names and texts, in the order in which they are read."""
+    problem = parts.problem
     yield "search", f"{config.name}, seed {config.seed}"
-    yield "space", f"{config.space.type}, {_size(parts.space)}{_limits(config)}"
-    yield "supernet", f"{parts.model.index.size:,} parameters, heads included"
-    for settings, source in zip(config.tasks, parts.sources, strict=True):
+    yield "space", f"{config.space.type}, {_size(problem.space)}{_limits(config)}"
+    if isinstance(problem, FewShotProblem):
+        yield from _few_shot(config, problem)
+    if config.table is not None:
+        yield "table", _table(config.table)
+    yield "strategy", f"{config.strategy.type}, {_evaluations(config)}"
+    if config.table is None:
+        tasks = f"{config.test.num_tasks:,} tasks of unseen classes"
+        yield "test", f"{config.test.num_finalists} finalists on {tasks}"
+
+
+def _few_shot(config: RunConfig, problem: FewShotProblem) -> Iterator[tuple[str, str]]:
+    yield "supernet", f"{problem.model.index.size:,} parameters, heads included"
+    for settings, source in zip(config.tasks, problem.sources, strict=True):
         yield "tasks", f"{settings.type}, {_tasks(source)}"
     yield "inner loop", _inner_loop(config)
     yield "meta-learning", _meta_learning(config)
-    yield "strategy", f"{config.strategy.type}, {_evaluations(config)}"
-    yield (
-        "test",
-        f"{config.test.num_finalists} finalists on {config.test.num_tasks:,} tasks of unseen classes",
+
+
+def _table(table: TableConfig) -> str:
+    metric = table.reward.metric or "the usual metric"
+    return (
+        f"{table.file}: {metric} ({table.reward.epoch}) on {', '.join(table.tasks)}; fitness: {table.fitness}"
     )
 
 
@@ -73,8 +89,9 @@ def _meta_learning(config: RunConfig) -> str:
 
 def _evaluations(config: RunConfig) -> str:
     population = getattr(config.strategy, "population_size", 1)
-    generations, num_tasks = config.search.num_generations, config.evaluation.num_tasks * len(config.tasks)
-    return (
-        f"{generations:,} generations of {population:,} genotypes on {num_tasks:,} tasks each:"
-        f" {generations * population * num_tasks:,} adaptations"
-    )
+    generations = config.search.num_generations
+    proposals = f"{generations:,} generations of {population:,} genotypes"
+    if config.table is not None:
+        return proposals
+    num_tasks = config.evaluation.num_tasks * len(config.tasks)
+    return f"{proposals} on {num_tasks:,} tasks each: {generations * population * num_tasks:,} adaptations"

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import click
 
 from orchestrator.cli.interruption import take_signals
 from orchestrator.cli.outcomes import explained
 from orchestrator.cli.runs import address_option, best_genotype, find_run, notation
+
+if TYPE_CHECKING:
+    from orchestrator.config.run_config import RunConfig
 
 
 @click.command()
@@ -20,7 +26,8 @@ from orchestrator.cli.runs import address_option, best_genotype, find_run, notat
 def evaluate(run: str, genotype: str | None, num_tasks: int, address: str | None) -> None:
     """Measure a genotype on held-out classes.
 
-    It is adapted from the last weights of RUN, a run directory or a name in runs/.
+    It is adapted from the last weights of RUN, a run directory or a name in runs/. In a search of a benchmark table it
+    is looked up.
     """
     from rich.console import Console
 
@@ -34,7 +41,12 @@ def evaluate(run: str, genotype: str | None, num_tasks: int, address: str | None
     settings, commits = directory.settings(), directory.commits()
     if genotype is not None:
         notation(settings).from_string(genotype)
-    connect(address)
+    if config.table is not None:
+        for line in _look_up(config, genotype or best_genotype(settings, commits)):
+            click.echo(line)
+        return
+    if config.workers.num_workers != 0:
+        connect(address)
     take_signals()
     progress = make_progress(
         Console(stderr=True),
@@ -48,3 +60,16 @@ def evaluate(run: str, genotype: str | None, num_tasks: int, address: str | None
     mean, half_width = mean_and_interval(scores)
     click.echo(genotype or best_genotype(settings, commits))
     click.echo(f"{mean:.4f} ± {half_width:.4f} (95 % interval, {len(scores):,} tasks of unseen classes)")
+
+
+def _look_up(config: RunConfig, genotype: str) -> Iterator[str]:
+    """The genotype, and what the table says of it."""
+    from orchestrator.cli.summary import score_in_table
+    from orchestrator.problem import TabularProblem, build_problem
+
+    problem = build_problem(config)
+    assert isinstance(problem, TabularProblem)
+    yield genotype
+    for one in score_in_table(problem.benchmark, problem.space.from_string(genotype)):
+        rank = f"rank {one.rank:,} of {one.num_networks:,}"
+        yield f"{one.task}: {one.metric} {one.score:.4f}, {rank}"

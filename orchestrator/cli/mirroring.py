@@ -33,7 +33,11 @@ def mirror(run: str) -> None:
 
     All of the journal of RUN is sent; what has arrived before is not stored twice.
     """
+    from pydantic import TypeAdapter
+
+    from orchestrator.objectives import objectives_of
     from orchestrator.run_directory import RunDirectory
+    from orchestrator.strategies import StrategyConfig
     from orchestrator.tracking.config import TrackingConfig
     from orchestrator.tracking.tracker import Tracker
 
@@ -41,7 +45,8 @@ def mirror(run: str) -> None:
     directory = RunDirectory.open(place)
     settings, commits, phase = directory.settings(), directory.commits(), run_status(place).phase
     config = TrackingConfig.model_validate(settings["tracking"] | {"enabled": True})
-    tracker = Tracker(config, directory, notation(settings).to_string)
+    strategy = TypeAdapter[StrategyConfig](StrategyConfig).validate_python(settings["strategy"])
+    tracker = Tracker(config, directory, notation(settings).to_string, objectives_of(strategy))
     has_arrived = tracker.mirror_all(commits)
     if phase != "running":
         has_arrived &= tracker.finish(commits, "FINISHED" if phase == "finished" else "KILLED")

@@ -78,7 +78,7 @@ def resume(run: str, overrides: tuple[str, ...], address: str | None) -> None:
 
 
 def _prepare(config: RunConfig, run_dir: Path, address: str | None) -> Progress:
-    """Start Ray unless nothing is left to do; what shows the search.
+    """Start Ray if anything is left to do and it is needed; what shows the search.
 
     Ray is started before the search does it, because it takes SIGTERM for itself, and here that is taken back.
     """
@@ -90,7 +90,8 @@ def _prepare(config: RunConfig, run_dir: Path, address: str | None) -> Progress:
 
     commits = _commits(run_dir)
     if not is_finished(commits, **dict(config.search)):
-        connect(address)
+        if config.workers.num_workers != 0:
+            connect(address)
         take_signals()
     return make_progress(
         Console(),

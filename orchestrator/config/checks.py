@@ -12,24 +12,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.config.errors import ConfigError
-from orchestrator.config.run_config import RunConfig, TaskShapeError, build_model, build_sources, build_space
+from orchestrator.config.run_config import RunConfig, TaskShapeError, build_sources, build_space
+from orchestrator.problem import Problem, build_problem
 from orchestrator.run_directory import RunDirectory, RunDirectoryError
 from orchestrator.strategies.base import Strategy
 from orchestrator.strategies.fixed import FixedConfig
-from search_spaces.base import ConstraintError, InvalidGenotypeError, SearchSpace
+from search_spaces.base import ConstraintError, InvalidGenotypeError
 from search_spaces.layerwise import InputTooSmallError
+from search_spaces.tables import TableError
 from workers.base import TaskDataError, TaskSource
-from workers.model import Model
 
 
 @dataclass(frozen=True)
 class SearchParts:
     """What a config stands for."""
 
-    sources: tuple[TaskSource, ...]
-    space: SearchSpace
+    problem: Problem
     strategy: Strategy
-    model: Model
 
 
 def validate_config(config: RunConfig, *, origin: str, is_new: bool = True) -> SearchParts:
@@ -47,11 +46,16 @@ def validate_config(config: RunConfig, *, origin: str, is_new: bool = True) -> S
         with _noted(problems, f"{origin}: {key}", TaskDataError):
             source.build()
     _raise_if_any(problems)
-    with _noted(problems, origin, TaskShapeError):
-        sources = build_sources(config)
-    _raise_if_any(problems)
+    sources: tuple[TaskSource, ...] = ()
+    if config.table is None:
+        with _noted(problems, origin, TaskShapeError):
+            sources = build_sources(config)
+        _raise_if_any(problems)
     with _noted(problems, f"{origin}: space", InputTooSmallError):
         space = build_space(config, sources)
+    _raise_if_any(problems)
+    with _noted(problems, f"{origin}: table", TableError):
+        problem = build_problem(config)
     _raise_if_any(problems)
     with _noted(problems, f"{origin}: constraints", ConstraintError):
         space.sample(np.random.default_rng(config.seed))
@@ -59,7 +63,7 @@ def validate_config(config: RunConfig, *, origin: str, is_new: bool = True) -> S
     with _noted(problems, f"{origin}: {key}", InvalidGenotypeError):
         strategy = config.strategy.build(space)
     _raise_if_any(problems)
-    return SearchParts(sources, space, strategy, build_model(config, space, sources))
+    return SearchParts(problem, strategy)
 
 
 @contextmanager

@@ -35,10 +35,13 @@ def resolve_as(config: RunConfig, started: RunConfig) -> RunConfig:
 def _with_choices(
     config: RunConfig, device: str, tasks_per_chunk: int | None, total_steps: int | None
 ) -> RunConfig:
+    compute = config.compute.model_copy(update={"device": device})
+    if config.table is not None:
+        return config.model_copy(update={"compute": compute})
     optimizer = config.meta_learning.optimizer
     return config.model_copy(
         update={
-            "compute": config.compute.model_copy(update={"device": device}),
+            "compute": compute,
             "evaluation": config.evaluation.model_copy(update={"tasks_per_chunk": tasks_per_chunk}),
             "meta_learning": config.meta_learning.model_copy(
                 update={"optimizer": optimizer.model_copy(update={"total_steps": total_steps})}

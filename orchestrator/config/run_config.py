@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from orchestrator.strategies import StrategyConfig
 from orchestrator.tracking.config import TrackingConfig
 from orchestrator.worker_pool.config import WorkersConfig
 from search_spaces import SpaceConfig
-from search_spaces.base import Config, SearchSpace
+from search_spaces.base import Config, InputShape, SearchSpace
 from search_spaces.constrained import Constrained
 from workers.adaptation import InnerLoopConfig
 from workers.base import TaskSource
+from workers.evaluators.tabular import TableConfig
 from workers.model import Model
 from workers.objectives import OBJECTIVES
 from workers.outer_optimizer import OuterOptimizerConfig
@@ -22,7 +23,7 @@ from workers.tasks import TaskSourceConfig
 
 
 class ConstraintsConfig(Config):
-    """Limits on every architecture that is proposed or trained, its head included."""
+    """Limits on every architecture that is proposed or trained, its head included (a table's networks without it)."""
 
     max_params: int | None = Field(default=None, ge=1)
     max_flops: int | None = Field(default=None, ge=1)
@@ -84,6 +85,12 @@ class ComputeConfig(Config):
     allow_tf32: bool = False
 
 
+LEARNING_SECTIONS = ("tasks", "inner_loop", "meta_learning", "evaluation", "initial_weights")
+"""What only a few-shot search has."""
+TABLE_INPUTS: dict[str, InputShape] = {"nas_bench_201": (3, 32, 32)}
+"""The images of a benchmark, by its space; those of TransNAS-Bench-101 are 256x256."""
+
+
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, dict) else value
 
@@ -95,7 +102,11 @@ class RunConfig(Config):
     seed: int = Field(default=0, ge=0)
     space: SpaceConfig
     constraints: ConstraintsConfig = ConstraintsConfig()
-    tasks: Annotated[tuple[TaskSourceConfig, ...], BeforeValidator(_as_list), Field(min_length=1)]
+    table: TableConfig | None = None
+    """A benchmark table instead of tasks: its evaluations are looked up, and nothing is learned."""
+    tasks: Annotated[tuple[TaskSourceConfig, ...], BeforeValidator(_as_list)] = Field(
+        default=(), validate_default=True
+    )
     """One task source, or several that meet in one search."""
     inner_loop: InnerLoopConfig = InnerLoopConfig()
     meta_learning: MetaLearningConfig = MetaLearningConfig()
@@ -108,6 +119,27 @@ class RunConfig(Config):
     tracking: TrackingConfig = TrackingConfig()
     initial_weights: Path | None = None
     """A run whose meta-learned weights this one starts from: same space, sources and inner loop."""
+
+    @field_validator("tasks")
+    @classmethod
+    def _there_are_tasks(
+        cls, tasks: tuple[TaskSourceConfig, ...], info: ValidationInfo
+    ) -> tuple[TaskSourceConfig, ...]:
+        if not tasks and info.data.get("table", tasks) is None:
+            raise ValueError("at least one task source is needed, or the section table")
+        return tasks
+
+    @model_validator(mode="after")
+    def _learns_nothing_from_a_table(self) -> Self:
+        if self.table is not None:
+            defaults = type(self).model_fields
+            used = [name for name in LEARNING_SECTIONS if getattr(self, name) != defaults[name].get_default()]
+            if used:
+                raise ValueError(
+                    f"{', '.join(used)}: a search of a table adapts and learns nothing; delete"
+                    f" {'it' if len(used) == 1 else 'them'}, or the section table"
+                )
+        return self
 
     @model_validator(mode="after")
     def _agrees_with_the_algorithm(self) -> Self:
@@ -143,13 +175,14 @@ class TaskShapeError(ValueError):
 
 
 def build_space(config: RunConfig, sources: tuple[TaskSource, ...]) -> SearchSpace:
-    """The search space for the sources' images, within the configured limits."""
-    space = config.space.build(sources[0].spec.input_shape)
+    """The search space for the sources' images, or those of the benchmark, within the configured limits."""
+    shape = sources[0].spec.input_shape if sources else TABLE_INPUTS.get(config.space.type, (3, 256, 256))
+    space = config.space.build(shape)
     limits = config.constraints
     if limits.max_params is None and limits.max_flops is None:
         return space
-    num_outputs = max(OBJECTIVES[source.spec.objective].num_outputs(source.spec) for source in sources)
-    return Constrained(space, num_outputs, limits.max_params, limits.max_flops)
+    heads = [OBJECTIVES[source.spec.objective].num_outputs(source.spec) for source in sources]
+    return Constrained(space, max(heads, default=0), limits.max_params, limits.max_flops)
 
 
 def build_model(config: RunConfig, space: SearchSpace, sources: tuple[TaskSource, ...]) -> Model:

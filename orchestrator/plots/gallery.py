@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.finalists import choose_finalists
-from orchestrator.plots import plot_architecture, plot_genealogy, plot_progress
+from orchestrator.objectives import Objective
+from orchestrator.plots import plot_architecture, plot_front, plot_genealogy, plot_progress
 from orchestrator.run_directory import RunDirectoryError
 from orchestrator.state import Commit
 from orchestrator.tracking.tracker import Tracker
@@ -24,18 +25,26 @@ class Gallery:
     """Draws a run's pictures: at the end, and now and then before."""
 
     def __init__(
-        self, folder: Path, space: SearchSpace, tracker: Tracker, *, num_last_generations: int
+        self,
+        folder: Path,
+        space: SearchSpace,
+        tracker: Tracker,
+        *,
+        num_last_generations: int,
+        objectives: Sequence[Objective] = (),
     ) -> None:
         self._folder = folder
         self._space = space
         self._tracker = tracker
         self._num_last_generations = num_last_generations
+        self._objectives = objectives
         self._drawn_at = time.monotonic()
 
     @property
     def pictures(self) -> tuple[Path, ...]:
         """Where the pictures lie once they are drawn."""
-        return tuple(self._folder / f"{name}.png" for name in ("progress", "genealogy", "best_architecture"))
+        names = ("progress", "genealogy", "best_architecture", *(("front",) if self._objectives else ()))
+        return tuple(self._folder / f"{name}.png" for name in names)
 
     def update(self, commits: Sequence[Commit]) -> None:
         """Draw if the last drawing is old, or the search's last commit is among `commits`."""
@@ -56,8 +65,10 @@ class Gallery:
         self._drawn_at = time.monotonic()
 
     def _draw(self, commits: Sequence[Commit]) -> None:
-        progress, genealogy, architecture = self.pictures
+        progress, genealogy, architecture, *front = self.pictures
         plot_progress(commits, progress)
+        for path in front:
+            plot_front(commits, self._objectives, path)
         best = choose_finalists(
             commits, self._space, num_finalists=1, num_generations=self._num_last_generations
         )

@@ -29,6 +29,19 @@ _PHASE_STYLES: dict[RunPhase, str] = {"running": "blue", "finished": "green", "i
 
 
 @dataclass(frozen=True)
+class TableScore:
+    """What a benchmark table says of one network on one task."""
+
+    task: str
+    metric: str
+    score: float
+    """Higher is better: a loss is turned around."""
+    rank: int
+    """Of the table's networks; 1 is the best."""
+    num_networks: int
+
+
+@dataclass(frozen=True)
 class SearchSummary:
     """What a finished search found."""
 
@@ -45,6 +58,9 @@ class SearchSummary:
     test_interval: float | None = None
     """Half the width of the 95 % confidence interval of `test_accuracy`."""
     num_test_tasks: int = 0
+    table_scores: tuple[TableScore, ...] = ()
+    knee: str = ""
+    """Of a front, with its objectives; empty where fitness is all."""
     pictures: tuple[Path, ...] = ()
 
 
@@ -77,6 +93,11 @@ def render_summary(summary: SearchSummary) -> RenderableType:
     facts.add_row("fitness", format_fitness(summary.fitness))
     if summary.num_test_tasks:
         facts.add_row("held-out accuracy", Text(_accuracy_text(summary), style="bold green"))
+    if summary.knee:
+        facts.add_row("knee of the front", Text(summary.knee))
+    for one in summary.table_scores:
+        rank = f"rank {one.rank:,} of {one.num_networks:,}"
+        facts.add_row(one.task, Text(f"{one.metric} {one.score:.4f}, {rank}", style="bold green"))
     facts.add_row("fingerprint", summary.fingerprint or MISSING)
     facts.add_row("run", Text(str(summary.run_dir)))
     for picture in summary.pictures:

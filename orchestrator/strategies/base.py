@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -35,17 +35,35 @@ class Strategy(Protocol):
         """A path for a shard of meta-learning that takes none of the living."""
 
 
+Bred: TypeAlias = tuple[Genotype, tuple[int, ...]]
+"""A genotype with the indices of its parents."""
+
+
+class SteadyStrategy(Strategy, Protocol):
+    """One that can also go individual by individual, without generations."""
+
+    def breed(self, state: SearchState, rng: np.random.Generator) -> Bred:
+        """One new individual."""
+
+    def absorb(self, state: SearchState, result: Evaluation) -> SearchState:
+        """The state after one more evaluation."""
+
+
 def advance(
     state: SearchState, results: Sequence[Evaluation], population: Sequence[Evaluation]
 ) -> SearchState:
     """The state one generation on, with `population` as the living."""
     indices = [result.proposal.index for result in results]
+    known = {(each.proposal.index, each.weights_version) for each in state.population}
     return replace(
         state,
         generation=state.generation + 1,
         next_index=max([state.next_index, *(index + 1 for index in indices)]),
         population=tuple(population),
-        history=(*state.history, *results),
+        history=(
+            *state.history,
+            *(each for each in results if (each.proposal.index, each.weights_version) not in known),
+        ),
     )
 
 
@@ -64,6 +82,15 @@ def elites(state: SearchState, num: int) -> list[Proposal]:
     return [each.proposal for each in fittest_first(successful(state.population))[:num]]
 
 
+def known_functions(state: SearchState, space: SearchSpace) -> set[Genotype]:
+    """Canonical genotypes that were evaluated at the present weights."""
+    return {
+        space.canonical(each.proposal.genotype)
+        for each in state.history
+        if each.weights_version == state.weights_version
+    }
+
+
 def win_tournament(population: Sequence[Evaluation], size: int, rng: np.random.Generator) -> Evaluation:
     """The fittest of `size` individuals drawn with replacement."""
     entrants = [population[int(position)] for position in rng.integers(len(population), size=size)]
@@ -75,16 +102,17 @@ def propose_distinct(
     space: SearchSpace,
     survivors: Sequence[Proposal],
     num: int,
-    draw: Callable[[], tuple[Genotype, tuple[int, ...]]],
+    draw: Callable[[], Bred],
     rng: np.random.Generator,
+    known: Iterable[Genotype] = (),
 ) -> list[Proposal]:
-    """`survivors`, then `num` new proposals that `draw` makes as (genotype, parents).
+    """`survivors`, then `num` new proposals that `draw` makes.
 
-    No two of the generation compute the same function, as long as others are found: where `draw` has none to
-    offer, because the population has converged, uniform samples take over.
+    No two of the generation compute the same function, nor one of the canonical genotypes `known`, as long as others
+    are found: where `draw` has none to offer, because the population has converged, uniform samples take over.
     """
     proposals = list(survivors)
-    taken = {space.canonical(proposal.genotype) for proposal in proposals}
+    taken = {*known, *(space.canonical(proposal.genotype) for proposal in proposals)}
     for index in range(state.next_index, state.next_index + num):
         drawn = (draw() for _ in range(NUM_ATTEMPTS))
         sampled = ((space.sample(rng), ()) for _ in range(NUM_ATTEMPTS))

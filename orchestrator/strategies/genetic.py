@@ -14,7 +14,15 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from orchestrator.state import Evaluation, Proposal, SearchState
-from orchestrator.strategies.base import advance, elites, propose_distinct, successful, win_tournament
+from orchestrator.strategies.base import (
+    Bred,
+    advance,
+    elites,
+    fittest_first,
+    propose_distinct,
+    successful,
+    win_tournament,
+)
 from search_spaces.base import Config, Genotype, SearchSpace
 
 
@@ -54,22 +62,29 @@ class Genetic:
         return self.config.population_size - len(elites(state, self.config.num_elites))
 
     def ask(self, state: SearchState, rng: np.random.Generator, num: int) -> list[Proposal]:
-        parents = successful(state.population)
-
-        def draw() -> tuple[Genotype, tuple[int, ...]]:
-            return self._breed(parents, rng) if parents else (self.space.sample(rng), ())
-
-        return propose_distinct(state, self.space, elites(state, self.config.num_elites), num, draw, rng)
+        survivors = elites(state, self.config.num_elites)
+        return propose_distinct(state, self.space, survivors, num, lambda: self._breed(state, rng), rng)
 
     def tell(self, state: SearchState, results: Sequence[Evaluation]) -> SearchState:
         return advance(state, results, population=results)
 
+    def breed(self, state: SearchState, rng: np.random.Generator) -> Bred:
+        if len(state.population) < self.config.population_size:
+            return self.space.sample(rng), ()
+        return self._breed(state, rng)
+
+    def absorb(self, state: SearchState, result: Evaluation) -> SearchState:
+        """The newcomer replaces the least fit."""
+        living = fittest_first((*state.population, result))
+        return advance(state, [result], living[: self.config.population_size])
+
     def sample_path(self, rng: np.random.Generator) -> Genotype:
         return self.space.sample(rng)
 
-    def _breed(
-        self, population: Sequence[Evaluation], rng: np.random.Generator
-    ) -> tuple[Genotype, tuple[int, ...]]:
+    def _breed(self, state: SearchState, rng: np.random.Generator) -> Bred:
+        population = successful(state.population)
+        if not population:
+            return self.space.sample(rng), ()
         mother = win_tournament(population, self.config.tournament_size, rng).proposal
         if rng.random() >= self.config.crossover_probability:
             return self.space.mutate(mother.genotype, rng), (mother.index,)

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from orchestrator.state import Evaluation, Proposal, SearchState
-from orchestrator.strategies.base import advance, elites, propose_distinct
+from orchestrator.strategies.base import Bred, advance, elites, fittest_first, propose_distinct
 from search_spaces.base import Config, Genotype, SearchSpace
 
 
@@ -39,10 +39,16 @@ class Random:
 
     def ask(self, state: SearchState, rng: np.random.Generator, num: int) -> list[Proposal]:
         survivors = elites(state, self.config.num_elites)
-        return propose_distinct(state, self.space, survivors, num, lambda: (self.space.sample(rng), ()), rng)
+        return propose_distinct(state, self.space, survivors, num, lambda: self.breed(state, rng), rng)
 
     def tell(self, state: SearchState, results: Sequence[Evaluation]) -> SearchState:
         return advance(state, results, population=results)
+
+    def breed(self, state: SearchState, rng: np.random.Generator) -> Bred:
+        return self.space.sample(rng), ()
+
+    def absorb(self, state: SearchState, result: Evaluation) -> SearchState:
+        return advance(state, [result], fittest_first((*state.population, result))[:1])
 
     def sample_path(self, rng: np.random.Generator) -> Genotype:
         return self.space.sample(rng)

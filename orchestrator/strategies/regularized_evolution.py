@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from orchestrator.state import Evaluation, Proposal, SearchState
-from orchestrator.strategies.base import advance, propose_distinct, successful, win_tournament
+from orchestrator.strategies.base import Bred, advance, propose_distinct, successful, win_tournament
 from search_spaces.base import Config, Genotype, SearchSpace
 
 
@@ -56,18 +56,25 @@ class RegularizedEvolution:
 
     def ask(self, state: SearchState, rng: np.random.Generator, num: int) -> list[Proposal]:
         survivors = [each.proposal for each in state.population[num:]]
-        parents = successful(state.population)
-
-        def draw() -> tuple[Genotype, tuple[int, ...]]:
-            if not parents:
-                return self.space.sample(rng), ()
-            parent = win_tournament(parents, self.config.sample_size, rng).proposal
-            return self.space.mutate(parent.genotype, rng), (parent.index,)
-
-        return propose_distinct(state, self.space, survivors, num, draw, rng)
+        return propose_distinct(state, self.space, survivors, num, lambda: self._breed(state, rng), rng)
 
     def tell(self, state: SearchState, results: Sequence[Evaluation]) -> SearchState:
         return advance(state, results, population=results)
 
+    def breed(self, state: SearchState, rng: np.random.Generator) -> Bred:
+        if len(state.population) < self.config.population_size:
+            return self.space.sample(rng), ()
+        return self._breed(state, rng)
+
+    def absorb(self, state: SearchState, result: Evaluation) -> SearchState:
+        return advance(state, [result], (*state.population, result)[-self.config.population_size :])
+
     def sample_path(self, rng: np.random.Generator) -> Genotype:
         return self.space.sample(rng)
+
+    def _breed(self, state: SearchState, rng: np.random.Generator) -> Bred:
+        parents = successful(state.population)
+        if not parents:
+            return self.space.sample(rng), ()
+        parent = win_tournament(parents, self.config.sample_size, rng).proposal
+        return self.space.mutate(parent.genotype, rng), (parent.index,)

@@ -10,6 +10,7 @@ from itertools import accumulate, zip_longest
 from statistics import fmean, median
 from typing import Any
 
+from orchestrator.objectives import FrontSummary, Objective
 from orchestrator.state import Commit, Evaluation, Timings
 from orchestrator.statistics import mean_and_interval
 from search_spaces.base import Genotype
@@ -74,6 +75,34 @@ def population_of(commit: Commit, to_string: Callable[[Genotype], str]) -> dict[
         for item in commit.evaluations
     ]
     return {"commit": commit.number, "kind": commit.kind, "individuals": individuals}
+
+
+def front_metrics(summary: FrontSummary | None) -> dict[str, float]:
+    """What a front shows; nothing where there is none."""
+    if summary is None:
+        return {}
+    return {"front/hypervolume": summary.hypervolume, "front/size": float(len(summary.members))}
+
+
+def front_of(
+    summary: FrontSummary, objectives: Sequence[Objective], to_string: Callable[[Genotype], str]
+) -> dict[str, Any]:
+    """A front as a JSON document, by its first objective."""
+    members = [
+        {
+            "index": each.proposal.index,
+            "string": to_string(each.proposal.genotype),
+            "fitness": each.fitness,
+            "metrics": each.metrics,
+        }
+        for each in summary.members
+    ]
+    return {
+        "objectives": [objective.model_dump() for objective in objectives],
+        "hypervolume": summary.hypervolume,
+        "knee": summary.knee,
+        "members": members,
+    }
 
 
 def flatten(config: Mapping[str, object], prefix: str = "") -> dict[str, str]:

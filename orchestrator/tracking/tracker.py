@@ -30,12 +30,20 @@ from mlflow.store.db import utils as mlflow_database
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
 from sqlalchemy import make_url
 
+from orchestrator.objectives import FrontSummary, Objective, fronts
 from orchestrator.run_directory import RunDirectory
 from orchestrator.run_directory.durable_files import create_file
 from orchestrator.run_directory.journal import fingerprint
 from orchestrator.run_directory.sealed_json import canonical_json
 from orchestrator.state import Commit
-from orchestrator.tracking.commit_metrics import best_so_far, flatten, metrics_of, population_of
+from orchestrator.tracking.commit_metrics import (
+    best_so_far,
+    flatten,
+    front_metrics,
+    front_of,
+    metrics_of,
+    population_of,
+)
 from orchestrator.tracking.config import SQLITE_SCHEME, TrackingConfig, artifact_location, store_uri
 from search_spaces.base import Genotype
 
@@ -62,7 +70,11 @@ class Tracker:
     """
 
     def __init__(
-        self, config: TrackingConfig, run_directory: RunDirectory, to_string: Callable[[Genotype], str]
+        self,
+        config: TrackingConfig,
+        run_directory: RunDirectory,
+        to_string: Callable[[Genotype], str],
+        objectives: Sequence[Objective] = (),
     ) -> None:
         self.uri = store_uri(config, run_directory.path.parent)
         self.run_id: str | None = None
@@ -70,6 +82,7 @@ class Tracker:
         self._config = config
         self._run_directory = run_directory
         self._to_string = to_string
+        self._objectives = objectives
         self._client: MlflowClient | None = None
         self._sent = {METRICS_TAG: 0, POPULATIONS_TAG: 0}
         self._recorded = dict(self._sent)
@@ -151,12 +164,13 @@ class Tracker:
             (client.set_terminated if is_over else client.update_run)(run_id, self._status)
             self._status = None
         bests = best_so_far(commits)
+        trade_offs = fronts(commits, self._objectives) if self._objectives else [None] * len(commits)
         for position in range(self._sent[METRICS_TAG], len(commits)):
-            self._send_metrics(client, commits, position, bests[position])
+            self._send_metrics(client, commits, position, bests[position], trade_offs[position])
             if time.monotonic() > deadline:
                 return False
         for position in range(self._sent[POPULATIONS_TAG], len(commits)):
-            self._send_population(client, commits[position])
+            self._send_population(client, commits[position], trade_offs[position])
             if time.monotonic() > deadline:
                 return False
         for path, folder in list(self._artifacts):
@@ -165,14 +179,19 @@ class Tracker:
         return True
 
     def _send_metrics(
-        self, client: MlflowClient, commits: Sequence[Commit], position: int, best: float
+        self,
+        client: MlflowClient,
+        commits: Sequence[Commit],
+        position: int,
+        best: float,
+        front: FrontSummary | None,
     ) -> None:
         """Metrics first, then the tag that says so, in one request."""
         commit, count = commits[position], position + 1
         milliseconds = round(commit.timestamp * 1000)
         metrics = [
             Metric(name, value, milliseconds, commit.number)
-            for name, value in metrics_of(commit, best).items()
+            for name, value in (metrics_of(commit, best) | front_metrics(front)).items()
         ]
         tags = []
         if count >= self._recorded[METRICS_TAG]:  # a replay never counts back
@@ -184,9 +203,12 @@ class Tracker:
         client.log_batch(self._run_id(), metrics=metrics, tags=tags)
         self._sent[METRICS_TAG] = count
 
-    def _send_population(self, client: MlflowClient, commit: Commit) -> None:
+    def _send_population(self, client: MlflowClient, commit: Commit, front: FrontSummary | None) -> None:
         text = canonical_json(population_of(commit, self._to_string)).decode()
         client.log_text(self._run_id(), text, f"populations/{commit.kind}_{commit.number:04d}.json")
+        if front is not None:
+            text = canonical_json(front_of(front, self._objectives, self._to_string)).decode()
+            client.log_text(self._run_id(), text, f"fronts/generation_{commit.number:04d}.json")
         count = commit.number + 1
         if count > self._recorded[POPULATIONS_TAG]:
             client.set_tag(self._run_id(), POPULATIONS_TAG, str(count))

@@ -10,8 +10,9 @@ from search_spaces.base import Config
 class WorkersConfig(Config):
     """How many workers run where, and how patient the pool is with them."""
 
-    num_workers: int | None = Field(default=None, ge=1)
-    """None: one a GPU, or one a CPU core in a cluster without GPU; follows the cluster's size."""
+    num_workers: int | None = Field(default=None, ge=0)
+    """None: one a GPU, or one a CPU core in a cluster without GPU; follows the cluster's size. 0: the driver computes
+    by itself, without Ray."""
     gpus_per_worker: float | None = Field(default=None, ge=0)
     """None: 1 in a cluster with GPUs, else 0. Fractions let workers share a GPU; above 1 it is a whole number."""
     cpus_per_worker: float = Field(default=1.0, gt=0)

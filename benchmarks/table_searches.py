@@ -1,0 +1,183 @@
+"""Searches of benchmark tables in this process, and what they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import inf, lgamma
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from orchestrator.config.run_config import TABLE_INPUTS
+from orchestrator.schedules import Generations
+from orchestrator.state import Evaluation, Proposal
+from orchestrator.strategies import StrategyConfig
+from orchestrator.strategies.base import Strategy
+from search_spaces import SpaceConfig
+from search_spaces.base import Genotype, SearchSpace
+from search_spaces.tables import open_table
+from workers.evaluators.tabular import Reading, TableConfig, TabularBenchmark, ranks
+
+Values = NDArray[np.float64]
+MAX_PROPOSALS_A_QUERY = 50
+"""A search that proposes hardly anything new is over."""
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "random": {"population_size": 10, "num_elites": 0},
+    "regularized_evolution": {"population_size": 10, "sample_size": 5, "num_offspring": 1},
+    "genetic": {"population_size": 10, "num_elites": 5, "tournament_size": 3},
+    "local_search": {"num_neighbours": 1},
+    "reinforce": {"population_size": 1, "learning_rate": 0.1},
+    "nsga2": {"population_size": 10},
+    "nsga3": {"population_size": 10},
+}
+"""Settings for budgets of about 100 queries."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A table with what a search of it maximises."""
+
+    file: Path
+    tasks: tuple[str, ...]
+    fitness: str = "score"
+    reward: Reading = field(default_factory=Reading)
+
+    @cached_property
+    def benchmark(self) -> TabularBenchmark:
+        """The open table."""
+        table = open_table(self.file)
+        config = TableConfig.model_validate(
+            {"file": self.file, "tasks": self.tasks, "fitness": self.fitness, "reward": self.reward}
+        )
+        section: Any = {"type": table.space}
+        space: SpaceConfig = TypeAdapter[SpaceConfig](SpaceConfig).validate_python(section)
+        return TabularBenchmark(config, space.build(TABLE_INPUTS.get(table.space, (3, 256, 256))), table)
+
+    @property
+    def space(self) -> SearchSpace:
+        return self.benchmark.space
+
+    @cached_property
+    def values(self) -> Values:
+        """Fitness of every network, (N,)."""
+        return self.benchmark.fitness()
+
+    @cached_property
+    def ranks(self) -> Values:
+        """1 is the best; equal values share the better rank."""
+        return ranks(self.values[:, None])[:, 0]
+
+    @cached_property
+    def flops(self) -> Callable[[Genotype], float]:
+        """Multiply-adds by genotype."""
+        known: dict[Genotype, float] = {}
+
+        def flops(genotype: Genotype) -> float:
+            if genotype not in known:
+                known[genotype] = float(self.space.architecture(genotype).flops)
+            return known[genotype]
+
+        return flops
+
+
+def build_strategy(name: str, space: SearchSpace, **settings: Any) -> Strategy:
+    """A strategy by its `type`, with the settings for small budgets."""
+    document: Any = {"type": name, **STRATEGIES.get(name, {}), **settings}
+    strategy: Strategy = TypeAdapter[Any](StrategyConfig).validate_python(document).build(space)
+    return strategy
+
+
+def queries(
+    question: Question,
+    strategy: Strategy,
+    seed: int,
+    *,
+    first: Sequence[Genotype] = (),
+    has_costs: bool = False,
+) -> Iterator[int]:
+    """Rows of distinct genotypes in the order in which the search asks for them, without end.
+
+    A genotype that comes again is answered again, and costs no query. `first` are evaluated in the place of the first
+    proposals.
+    """
+    benchmark, seen, since_new = question.benchmark, set(), 0
+    schedule = Generations(strategy, seed=seed, num_proposals=10**9)
+    start = dict(enumerate(first))
+    while since_new < MAX_PROPOSALS_A_QUERY:
+        for proposed in schedule.propose():
+            genotype = start.get(proposed.index, proposed.genotype)
+            row = benchmark.row(genotype)
+            metrics = {"flops": question.flops(genotype)} if has_costs else {}
+            proposal = Proposal(proposed.index, genotype, proposed.parents, proposed.birth)
+            value = float(question.values[row])
+            schedule.receive(Evaluation(proposal, value, (value,), metrics))
+            since_new += 1
+            if row not in seen:
+                seen.add(row)
+                since_new = 0
+                yield row
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one search found."""
+
+    ranks: tuple[float, ...]
+    """Of the best network, after each of the budgets."""
+    regrets: tuple[float, ...]
+    queries_to_optimum: float
+    """Infinite where the search ended before."""
+
+
+def trace(
+    question: Question,
+    name: str,
+    seed: int,
+    budgets: Sequence[int],
+    *,
+    to_optimum: bool = False,
+    first: Sequence[Genotype] = (),
+) -> Trace:
+    """Search up to the greatest budget of distinct queries, or on until the optimum is found."""
+    strategy = build_strategy(name, question.space)
+    optimum = question.values.max()
+    best, found = -inf, inf
+    at_budget: dict[int, tuple[float, float]] = {}
+    best_rank = inf
+    has_costs = name.startswith("nsga")
+    for number, row in enumerate(
+        queries(question, strategy, seed, first=first, has_costs=has_costs), start=1
+    ):
+        if question.values[row] > best:
+            best, best_rank = float(question.values[row]), float(question.ranks[row])
+        if best == optimum:
+            found = min(found, number)
+        at_budget[number] = best_rank, float(optimum - best)
+        if number >= max(budgets) and (not to_optimum or best == optimum):
+            break
+    last = max(at_budget)
+    reached = [at_budget[min(budget, last)] for budget in budgets]
+    return Trace(tuple(rank for rank, _ in reached), tuple(regret for _, regret in reached), found)
+
+
+def expected_best_rank(ranks: Values, num_queries: int) -> float:
+    """Mean rank of the best of `num_queries` distinct networks drawn at random, ties included."""
+    size = len(ranks)
+
+    def log_choose(n: int) -> float:
+        return lgamma(n + 1) - lgamma(num_queries + 1) - lgamma(n - num_queries + 1)
+
+    expected, before = 0.0, 1.0
+    values, counts = np.unique(ranks, return_counts=True)
+    for rank, num_better_or_equal in zip(values, np.cumsum(counts), strict=True):
+        left = size - int(num_better_or_equal)
+        after = float(np.exp(log_choose(left) - log_choose(size))) if left >= num_queries else 0.0
+        expected += rank * (before - after)
+        before = after
+    return expected

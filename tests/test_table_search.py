@@ -1,0 +1,140 @@
+"""A search of a table is a search like any other: journaled, resumed, the same for any number of workers."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from orchestrator.config import ConfigError, RunConfig
+from orchestrator.config.loading import parse_config
+from orchestrator.run_directory import RunDirectory, fingerprint
+from orchestrator.search import run_search
+from tests.test_strategies import SECTIONS
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def table_config(shared_data: Path, **changes: Any) -> RunConfig:
+    document: dict[str, Any] = {
+        "name": "table",
+        "seed": 3,
+        "space": {"type": "transnas_micro"},
+        "table": {"file": shared_data / "transnas_bench_101" / "micro.npz", "tasks": ["class_scene"]},
+        "strategy": {"type": "genetic", "population_size": 20},
+        "search": {"num_generations": 6},
+        "test": {"num_finalists": 2},
+        "workers": {"num_workers": 0},
+        "tracking": {"enabled": False},
+        "compute": {"device": "cpu"},
+    }
+    for name, value in changes.items():
+        document[name] = {**document.get(name, {}), **value} if isinstance(value, dict) else value
+    return parse_config(document, origin="table.yaml")
+
+
+def test_a_table_is_searched_journaled_and_ranked(shared_data: Path, tmp_path: Path) -> None:
+    outcome = run_search(table_config(shared_data), run_dir=tmp_path / "run")
+    assert outcome.is_finished
+    assert outcome.best is not None
+    fitness = [max(each.rank_key for each in commit.evaluations) for commit in outcome.commits]
+    assert outcome.best.scores[0] == max(fitness)
+    assert 1 <= outcome.best.metrics["rank/class_scene"] <= 400
+    assert {"params", "flops"} <= outcome.commits[0].evaluations[0].metrics.keys()
+    assert not list((tmp_path / "run" / "weights").iterdir())  # nothing was learned
+    again = run_search(table_config(shared_data), run_dir=tmp_path / "again")
+    assert again.fingerprint == outcome.fingerprint
+
+
+@pytest.mark.parametrize("name", sorted(SECTIONS.keys() - {"fixed"}))
+def test_every_strategy_searches_a_table(shared_data: Path, tmp_path: Path, name: str) -> None:
+    strategy = {"type": name, **SECTIONS[name]}
+    table: dict[str, Any] = {}
+    if name == "successive_halving":
+        strategy["fidelities"] = [12, None]
+        table = {
+            "file": shared_data / "nas_bench_201" / "nas_bench_201.npz",
+            "tasks": ["cifar10"],
+            "fidelities": {12: {"metric": "valid_accuracy_12ep"}},
+        }
+    space = {"type": "nas_bench_201" if table else "transnas_micro"}
+    document = table_config(shared_data, table=table).model_dump(mode="json")
+    config = parse_config(document | {"strategy": strategy, "space": space}, origin="x")
+    outcome = run_search(config, run_dir=tmp_path / "run")
+    assert outcome.is_finished
+    assert outcome.best is not None
+
+
+def test_survivors_are_not_looked_up_again(shared_data: Path, tmp_path: Path) -> None:
+    outcome = run_search(table_config(shared_data), run_dir=tmp_path / "run")
+    second = outcome.commits[1]
+    assert second.timings.num_units_computed == 16
+    assert second.timings.num_units_reused == 4
+
+
+@pytest.mark.ray
+def test_workers_in_actors_find_the_same(shared_data: Path, tmp_path: Path, ray_cluster: Cluster) -> None:
+    alone = run_search(table_config(shared_data), run_dir=tmp_path / "alone")
+    for num_workers in (1, 3):
+        config = table_config(shared_data, workers={"num_workers": num_workers, "cpus_per_worker": 0.5})
+        outcome = run_search(config, run_dir=tmp_path / str(num_workers))
+        assert outcome.fingerprint == alone.fingerprint
+
+
+@pytest.mark.slow
+def test_ten_thousand_evaluations_with_three_kills_are_the_same(shared_data: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "strategy": {"type": "regularized_evolution", "population_size": 100, "num_offspring": 100},
+        "search": {"num_generations": 100},
+    }
+    settings["strategy"]["sample_size"] = 10
+    undisturbed = run_search(table_config(shared_data, **settings), run_dir=tmp_path / "undisturbed")
+    assert undisturbed.state.next_index == 10_000
+    config = tmp_path / "table.yaml"
+    config.write_text(table_config(shared_data, **settings).model_dump_json())
+    command = [
+        sys.executable,
+        "-m",
+        "orchestrator.cli",
+        "search",
+        str(config),
+        "--run-dir",
+        str(tmp_path / "killed"),
+    ]
+    rng, num_committed = random.Random(0), 0
+    for _ in range(3):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wanted = num_committed + rng.randint(5, 25)
+        journal = tmp_path / "killed" / "journal"
+        while process.poll() is None and num_committed < wanted:
+            time.sleep(0.005)
+            num_committed = len(list(journal.glob("*.json"))) if journal.exists() else 0
+        process.kill()
+        process.wait()
+        assert num_committed < 100
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    commits = RunDirectory.open(tmp_path / "killed").commits()
+    assert fingerprint(commits) == undisturbed.fingerprint
+
+
+def test_a_table_takes_no_settings_of_learning(shared_data: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="inner_loop, evaluation: a search of a table adapts and learns nothing"
+    ):
+        table_config(shared_data, inner_loop={"num_steps": 2}, evaluation={"num_tasks": 3})
+
+
+def test_the_config_of_a_run_is_one_that_can_be_read_again(shared_data: Path, tmp_path: Path) -> None:
+    run_search(table_config(shared_data), run_dir=tmp_path / "run")
+    stored = RunDirectory.open(tmp_path / "run").settings()
+    parse_config(stored, origin="config.yaml")
+    json.dumps(stored)
