@@ -15,7 +15,7 @@ from orchestrator.run_directory import RunDirectory
 from orchestrator.strategies.base import Strategy
 from orchestrator.worker_pool.in_process import InProcessPool
 from orchestrator.worker_pool.pool import WorkerPool
-from search_spaces.base import SearchSpace
+from search_spaces.base import Genotype, SearchSpace
 from workers.base import Purpose, Unit, UnitResult
 from workers.model import Model
 
@@ -37,6 +37,12 @@ class Engine:
     @property
     def space(self) -> SearchSpace:
         return self.problem.space
+
+    @property
+    def initial_genotypes(self) -> tuple[Genotype, ...]:
+        """What the first generation begins with."""
+        section = self.config.initial_population
+        return tuple(map(self.space.from_string, section.genotypes)) if section else ()
 
     @property
     def model(self) -> Model:

@@ -14,13 +14,15 @@ from orchestrator.plots.gallery import Gallery
 from orchestrator.state import (
     Commit,
     MetaLearningSummary,
+    Proposal,
     SearchState,
     Timings,
     is_finished,
-    is_out_of_time,
+    is_over,
 )
 from orchestrator.strategies.base import Strategy
 from orchestrator.tracking.tracker import Tracker
+from search_spaces.base import Genotype
 from workers.base import Purpose
 from workers.outer_optimizer import MetaState
 
@@ -36,10 +38,10 @@ def search_until_finished(
     state = fold(engine.strategy, commits)
     meta = _restore_meta_state(engine, commits) or start
     tracker.mirror(commits)
-    length = engine.config.search
-    while not is_finished(commits, **dict(length)):
+    length = dict(engine.config.search)
+    while not is_finished(commits, **length):
         clock = _Clock.start(engine)
-        if state.generation < length.num_generations and not is_out_of_time(commits, length.max_seconds):
+        if not is_over(commits, **length):
             phase = meta_learn(engine, len(commits), state, meta)
             clock.end_meta_learning()
             meta = phase.meta
@@ -47,6 +49,8 @@ def search_until_finished(
             engine.pool.publish(meta.step, meta.weights)
             rng = engine.rng(state.generation, Purpose.PROPOSALS)
             proposals = engine.strategy.ask(state, rng, engine.strategy.num_new(state))
+            if state.generation == 0:
+                proposals = _begin_with(engine.initial_genotypes, proposals)
             with kept_if_interrupted(engine, len(commits), phase):
                 evaluated = evaluate_generation(engine, len(commits), state, proposals)
             timings = clock.timings(evaluated, phase.computed, num_shards_reused=phase.found.num_shards)
@@ -78,6 +82,13 @@ def fold(strategy: Strategy, commits: Sequence[Commit]) -> SearchState:
         if commit.kind == "generation":
             state = strategy.tell(replace(state, weights_version=commit.weights_version), commit.evaluations)
     return state
+
+
+def _begin_with(genotypes: Sequence[Genotype], proposals: Sequence[Proposal]) -> list[Proposal]:
+    """The first generation with as many of its genotypes replaced, the given ones first."""
+    others = [each.genotype for each in proposals if each.genotype not in genotypes]
+    chosen = [*genotypes, *others][: len(proposals)]
+    return [replace(each, genotype=genotype) for each, genotype in zip(proposals, chosen, strict=True)]
 
 
 def _restore_meta_state(engine: Engine, commits: Sequence[Commit]) -> MetaState | None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from orchestrator.config import ConfigError, RunConfig
 from orchestrator.config.loading import changed_settings, parse_config
+from orchestrator.finalists import choose_finalists
 from orchestrator.run_directory import RunDirectory
+from search_spaces.base import NOTATION_SHAPE, InvalidGenotypeError, SearchSpace
 from workers.model import Model
 from workers.outer_optimizer import MetaState
 
@@ -28,6 +32,39 @@ def take_initial_weights(run: RunDirectory, config: RunConfig, model: Model | No
             ]
         )
     run.save_checkpoint(0, 0, MetaState.start(weights).tensors(), {})
+
+
+def take_initial_population(config: RunConfig, space: SearchSpace) -> RunConfig:
+    """`config` with the genotypes that the first generation begins with, which are of `space`; raises `ConfigError`."""
+    section = config.initial_population
+    if section is None:
+        return config
+    genotypes, origin = section.genotypes, "initial_population.genotypes"
+    if not genotypes and section.run is not None:
+        genotypes, origin = (
+            _best_genotypes(section.run, section.num_genotypes),
+            f"initial_population: {section.run}",
+        )
+    try:
+        for text in genotypes:
+            space.from_string(text)
+    except InvalidGenotypeError as error:
+        raise ConfigError([f"{origin}: {error}"]) from error
+    return config.model_copy(
+        update={"initial_population": section.model_copy(update={"genotypes": genotypes})}
+    )
+
+
+def _best_genotypes(path: Path, num: int) -> tuple[str, ...]:
+    """The strings of a run's best genotypes, the best first."""
+    origin = RunDirectory.open(path)
+    commits = origin.commits()
+    settings = parse_config(origin.settings(), origin=str(origin.path))
+    space = settings.space.build(NOTATION_SHAPE)
+    best = choose_finalists(commits, space, num_finalists=num, num_generations=max(1, len(commits)))
+    if not best:
+        raise ConfigError([f"initial_population: {origin.path} has no generation yet: resume it first"])
+    return tuple(space.to_string(proposal.genotype) for proposal in best)
 
 
 def journal_changes(run: RunDirectory, started: RunConfig, config: RunConfig) -> None:

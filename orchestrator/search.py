@@ -22,7 +22,12 @@ from orchestrator.objectives import objectives_of
 from orchestrator.plots.gallery import Gallery
 from orchestrator.problem import Problem, build_problem
 from orchestrator.progress import Progress, make_progress
-from orchestrator.resuming import check_device, journal_changes, take_initial_weights
+from orchestrator.resuming import (
+    check_device,
+    journal_changes,
+    take_initial_population,
+    take_initial_weights,
+)
 from orchestrator.run_directory import RunDirectory, fingerprint
 from orchestrator.state import Commit, Evaluation, Proposal, SearchState, is_finished
 from orchestrator.tracking.tracker import Tracker
@@ -70,7 +75,7 @@ def run_search(
         return resume_search(run_dir, changes=wanted, address=address, progress=progress)
     problem = _build(config)  # what is wrong with the data is said before anything starts
     _join(config, address)
-    config = resolve(config, has_gpus=_has_gpus(config))
+    config = resolve(take_initial_population(config, problem.space), has_gpus=_has_gpus(config))
     with _pool(config, problem) as pool:
         device = pool.wait_for_worker().device
         run = RunDirectory.create(run_dir, json.loads(config.model_dump_json()), describe_environment(device))

@@ -124,17 +124,37 @@ class SearchState:
 _commit_adapter: TypeAdapter[Commit] = TypeAdapter(Commit)
 
 
-def is_out_of_time(commits: Sequence[Commit], max_seconds: float | None) -> bool:
-    """Whether the generations have used up `search.max_seconds`."""
-    used = fsum(commit.timings.wall_seconds for commit in commits if commit.kind == "generation")
-    return max_seconds is not None and used >= max_seconds
+def is_over(
+    commits: Sequence[Commit],
+    *,
+    num_generations: int,
+    max_seconds: float | None = None,
+    max_simulated_seconds: float | None = None,
+) -> bool:
+    """Whether no generation is left to run, by the section `search`."""
+    generations = [commit for commit in commits if commit.kind == "generation"]
+    used = fsum(commit.timings.wall_seconds for commit in generations)
+    return (
+        len(generations) >= num_generations
+        or (max_seconds is not None and used >= max_seconds)
+        or (max_simulated_seconds is not None and simulated_seconds(commits) >= max_simulated_seconds)
+    )
 
 
-def is_finished(commits: Sequence[Commit], *, num_generations: int, max_seconds: float | None) -> bool:
-    """Whether the last commit measured the finalists and no generation is left to run (the section `search`)."""
-    num_done = sum(commit.kind == "generation" for commit in commits)
-    is_over = num_done >= num_generations or is_out_of_time(commits, max_seconds)
-    return is_over and bool(commits) and commits[-1].kind == "test"
+def simulated_seconds(commits: Sequence[Commit]) -> float:
+    """What the evaluations would have cost, by a benchmark table; each individual counts once."""
+    costs = {
+        each.proposal.index: each.metrics.get("simulated_seconds", 0.0)
+        for commit in commits
+        if commit.kind == "generation"
+        for each in commit.evaluations
+    }
+    return fsum(costs.values())
+
+
+def is_finished(commits: Sequence[Commit], **length: Any) -> bool:
+    """Whether the last commit measured the finalists and the search is over (`length` as in `is_over`)."""
+    return is_over(commits, **length) and bool(commits) and commits[-1].kind == "test"
 
 
 def commit_to_json(commit: Commit) -> dict[str, Any]:

@@ -18,6 +18,9 @@ Genotype: TypeAlias = tuple[int, ...]
 InputShape: TypeAlias = tuple[int, int, int]
 """Channels, height and width of one input image."""
 
+NOTATION_SHAPE: InputShape = (1, 1024, 1024)
+"""Of images that every space takes, for reading and writing genotypes: their strings do not depend on it."""
+
 
 class Config(BaseModel):
     """Base of every configuration section: immutable, and unknown keys are errors."""

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from orchestrator.loop import fold
-from orchestrator.state import Commit, SearchState, Timings, is_finished, is_out_of_time
+from orchestrator.state import Commit, SearchState, Timings, is_finished, is_over
 from orchestrator.strategies.random import RandomConfig
 from search_spaces import LayerwiseConfig
 from tests.example_commits import example_commit
@@ -65,11 +65,13 @@ def test_finished_when_the_finalists_of_the_last_generation_are_measured(kinds: 
 
 @pytest.mark.parametrize(("limit", "expected"), [(None, False), (17.0, False), (16.0, True), (1e-3, True)])
 def test_out_of_time_when_the_generations_have_used_it_up(limit: float | None, expected: bool) -> None:
-    assert is_out_of_time(journal("gg"), limit) is expected
-    assert is_out_of_time(journal("ggt"), limit) is expected  # final measurements are not counted
+    assert is_over(journal("gg"), num_generations=9, max_seconds=limit) is expected
+    assert (
+        is_over(journal("ggt"), num_generations=9, max_seconds=limit) is expected
+    )  # final measurements are not counted
     assert is_finished(journal("gg"), num_generations=9, max_seconds=limit) is False
     assert is_finished(journal("ggt"), num_generations=9, max_seconds=limit) is expected
 
 
 def test_nothing_has_used_time_before_it_began() -> None:
-    assert not is_out_of_time([], max_seconds=1e-9)
+    assert not is_over([], num_generations=9, max_seconds=1e-9)

@@ -16,6 +16,7 @@ from orchestrator.config import ConfigError, RunConfig
 from orchestrator.config.loading import parse_config
 from orchestrator.run_directory import RunDirectory, fingerprint
 from orchestrator.search import run_search
+from orchestrator.state import simulated_seconds
 from tests.test_strategies import SECTIONS
 
 if TYPE_CHECKING:
@@ -72,6 +73,58 @@ def test_every_strategy_searches_a_table(shared_data: Path, tmp_path: Path, name
     outcome = run_search(config, run_dir=tmp_path / "run")
     assert outcome.is_finished
     assert outcome.best is not None
+
+
+def test_a_run_can_start_from_what_another_found(shared_data: Path, tmp_path: Path) -> None:
+    others = {"tasks": ["class_object", "jigsaw"], "fitness": "mean_rank"}
+    known = run_search(table_config(shared_data, table=others), run_dir=tmp_path / "others")
+    assert known.best is not None
+    config = table_config(
+        shared_data, initial_population={"run": str(tmp_path / "others"), "num_genotypes": 5}
+    )
+    outcome = run_search(config, run_dir=tmp_path / "run")
+    first = [each.proposal.genotype for each in outcome.commits[0].evaluations]
+    assert first[0] == known.best.proposal.genotype
+    assert len(set(first)) == 20
+    plain = run_search(table_config(shared_data), run_dir=tmp_path / "plain")
+    drawn = [each.proposal.genotype for each in plain.commits[0].evaluations]
+    assert first[5:] == [genotype for genotype in drawn if genotype not in first[:5]][:15]
+    stored = RunDirectory.open(tmp_path / "run").settings()["initial_population"]
+    assert len(stored["genotypes"]) == 5  # a resume does not depend on the other run
+    again = run_search(config, run_dir=tmp_path / "run")
+    assert again.fingerprint == outcome.fingerprint
+
+
+def test_a_run_of_another_space_is_no_start(shared_data: Path, tmp_path: Path) -> None:
+    other = table_config(
+        shared_data,
+        space={"type": "nas_bench_201"},
+        table={"file": shared_data / "nas_bench_201" / "nas_bench_201.npz", "tasks": ["cifar10"]},
+        search={"num_generations": 1},
+    )
+    run_search(other, run_dir=tmp_path / "other")
+    config = table_config(shared_data, initial_population=str(tmp_path / "other"))
+    with pytest.raises(ConfigError, match=r"initial_population: .*other: "):
+        run_search(config, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_simulated_time_ends_a_search(shared_data: Path, tmp_path: Path) -> None:
+    table = {
+        "file": shared_data / "nas_bench_201" / "nas_bench_201.npz",
+        "tasks": ["cifar10"],
+        "reward": {"metric": "valid_accuracy_12ep"},
+        "test": {"metric": "test_accuracy"},
+    }
+    config = table_config(
+        shared_data,
+        space={"type": "nas_bench_201"},
+        table=table,
+        search={"num_generations": 1000, "max_simulated_seconds": 6000.0},
+    )
+    commits = run_search(config, run_dir=tmp_path / "run").commits
+    assert simulated_seconds(commits[:-2]) < 6000 <= simulated_seconds(commits)
+    assert commits[-1].kind == "test"
 
 
 def test_survivors_are_not_looked_up_again(shared_data: Path, tmp_path: Path) -> None:

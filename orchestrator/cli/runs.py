@@ -69,9 +69,10 @@ def notation(settings: dict[str, Any]) -> SearchSpace:
     from pydantic import TypeAdapter
 
     from search_spaces import SpaceConfig
+    from search_spaces.base import NOTATION_SHAPE
 
     config: SpaceConfig = TypeAdapter[SpaceConfig](SpaceConfig).validate_python(settings["space"])
-    return config.build((1, 1024, 1024))
+    return config.build(NOTATION_SHAPE)
 
 
 def best_genotype(settings: dict[str, Any], commits: Sequence[Commit]) -> str:

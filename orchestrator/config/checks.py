@@ -41,6 +41,9 @@ def validate_config(config: RunConfig, *, origin: str, is_new: bool = True) -> S
     if is_new and config.initial_weights is not None:
         with _noted(problems, f"{origin}: initial_weights", RunDirectoryError):
             RunDirectory.open(config.initial_weights)
+    if is_new and config.initial_population is not None and config.initial_population.run is not None:
+        with _noted(problems, f"{origin}: initial_population", RunDirectoryError):
+            RunDirectory.open(config.initial_population.run)
     for position, source in enumerate(config.tasks):
         key = "tasks" if len(config.tasks) == 1 else f"tasks.{position}"
         with _noted(problems, f"{origin}: {key}", TaskDataError):

@@ -29,6 +29,10 @@ def resolve_as(config: RunConfig, started: RunConfig) -> RunConfig:
     chunk = config.evaluation.tasks_per_chunk or started.evaluation.tasks_per_chunk
     optimizer = config.meta_learning.optimizer
     total_steps = optimizer.total_steps or started.meta_learning.optimizer.total_steps
+    wanted, known = config.initial_population, started.initial_population
+    if wanted and known and wanted.run == known.run and not wanted.genotypes:
+        known_genotypes = wanted.model_copy(update={"genotypes": known.genotypes})
+        config = config.model_copy(update={"initial_population": known_genotypes})
     return _with_choices(config, device, chunk, total_steps)
 
 

@@ -66,6 +66,8 @@ class LengthConfig(Config):
     num_generations: int = Field(default=20, ge=1)
     max_seconds: float | None = Field(default=None, gt=0)
     """Wall-clock time of all generations together, looked at after each; None: no limit."""
+    max_simulated_seconds: float | None = Field(default=None, gt=0)
+    """Training time that a benchmark table says the evaluations would have taken, looked at after each generation."""
 
 
 class TestConfig(Config):
@@ -89,6 +91,27 @@ LEARNING_SECTIONS = ("tasks", "inner_loop", "meta_learning", "evaluation", "init
 """What only a few-shot search has."""
 TABLE_INPUTS: dict[str, InputShape] = {"nas_bench_201": (3, 32, 32)}
 """The images of a benchmark, by its space; those of TransNAS-Bench-101 are 256x256."""
+
+
+class InitialPopulationConfig(Config):
+    """What the first generation begins with; the rest of it is the strategy's own."""
+
+    run: Path | None = None
+    """A run of the same space, whose best genotypes are taken when this one is created."""
+    num_genotypes: int = Field(default=10, ge=1)
+    """How many of them."""
+    genotypes: tuple[str, ...] = ()
+    """The genotypes themselves, the best first, as the space writes them; filled in from `run` where there is one."""
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if self.run is None and not self.genotypes:
+            raise ValueError("give a run or genotypes")
+        return self
+
+
+def _as_section(value: Any) -> Any:
+    return {"run": value} if isinstance(value, str | Path) else value
 
 
 def _as_list(value: Any) -> Any:
@@ -119,6 +142,8 @@ class RunConfig(Config):
     tracking: TrackingConfig = TrackingConfig()
     initial_weights: Path | None = None
     """A run whose meta-learned weights this one starts from: same space, sources and inner loop."""
+    initial_population: Annotated[InitialPopulationConfig | None, BeforeValidator(_as_section)] = None
+    """A run (its path is enough) whose best genotypes this one starts from: same space, other tasks."""
 
     @field_validator("tasks")
     @classmethod
