@@ -24,11 +24,16 @@ from search_spaces.tables import open_table
 from workers.evaluators.tabular import Reading, TableConfig, TabularBenchmark, ranks
 
 Values = NDArray[np.float64]
+FULL_EPOCHS = 200
+MAX_PROPOSALS = 10**9
 MAX_PROPOSALS_A_QUERY = 50
 """A search that proposes hardly anything new is over."""
 
 STRATEGIES: dict[str, dict[str, Any]] = {
-    "random": {"population_size": 10, "num_elites": 0},
+    "random": {
+        "population_size": 1,
+        "num_elites": 0,
+    },  # of a greater generation no two compute the same function
     "regularized_evolution": {"population_size": 10, "sample_size": 5, "num_offspring": 1},
     "genetic": {"population_size": 10, "num_elites": 5, "tournament_size": 3},
     "local_search": {"num_neighbours": 1},
@@ -37,6 +42,8 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "nsga3": {"population_size": 10},
 }
 """Settings for budgets of about 100 queries."""
+FIDELITIES = {"fidelities": (12, None), "population_size": 81, "eta": 9.0}
+"""Of successive halving: 81 trainings of 12 epochs, then 9 of 200."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +114,10 @@ def queries(
     proposals.
     """
     benchmark, seen, since_new = question.benchmark, set(), 0
-    schedule = Generations(strategy, seed=seed, num_proposals=10**9)
+    schedule = Generations(strategy, seed=seed)
     start = dict(enumerate(first))
     while since_new < MAX_PROPOSALS_A_QUERY:
-        for proposed in schedule.propose():
+        for proposed in schedule.propose(MAX_PROPOSALS):
             genotype = start.get(proposed.index, proposed.genotype)
             row = benchmark.row(genotype)
             metrics = {"flops": question.flops(genotype)} if has_costs else {}
@@ -122,6 +129,30 @@ def queries(
                 seen.add(row)
                 since_new = 0
                 yield row
+
+
+def best_within_epochs(
+    full: Question, cheap: Question, strategy: Strategy, seed: int, *, max_epochs: int
+) -> int:
+    """The row of the best full reward among what can be trained in `max_epochs`; a training that comes again is free.
+
+    Proposals with a fidelity are answered by `cheap` and cost as many epochs, others cost `FULL_EPOCHS`.
+    """
+    schedule = Generations(strategy, seed=seed)
+    trained: set[tuple[int, int | None]] = set()
+    best, spent = -1, 0
+    while True:
+        for proposal in schedule.propose(MAX_PROPOSALS):
+            row = full.benchmark.row(proposal.genotype)
+            if (row, proposal.fidelity) not in trained:
+                spent += proposal.fidelity or FULL_EPOCHS
+                trained.add((row, proposal.fidelity))
+            if spent > max_epochs:
+                return best
+            if proposal.fidelity is None and (best < 0 or full.values[row] > full.values[best]):
+                best = row
+            value = float((cheap if proposal.fidelity else full).values[row])
+            schedule.receive(Evaluation(proposal, value, (value,)))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from orchestrator.strategies.base import Strategy
 from orchestrator.worker_pool.in_process import InProcessPool
 from orchestrator.worker_pool.pool import WorkerPool
 from search_spaces.base import Genotype, SearchSpace
-from workers.base import Purpose, Unit, UnitResult
+from workers.base import MetaResult, Purpose, Unit, UnitResult
 from workers.model import Model
 
 Pool: TypeAlias = WorkerPool | InProcessPool
@@ -55,15 +55,18 @@ class Engine:
         return np.random.default_rng((self.config.seed, index, purpose))
 
     def compute(self, units: Sequence[Unit]) -> Iterator[UnitResult]:
-        """Results of `units` in order of arrival, with the progress shown."""
+        """Results of `units` in order of arrival, with the progress shown; `pool.extend` adds units between two."""
         yield from compute(self.pool, units, self.progress)
 
 
 def compute(pool: Pool, units: Sequence[Unit], progress: Progress) -> Iterator[UnitResult]:
     """Results of `units` in order of arrival; `progress` is told several times a second, also while none comes."""
-    num_tasks = {unit.key: len(unit.seeds) for unit in units}
     for arrived in pool.collect(units):
         workers = pool.statistics
-        finished = sum(num_tasks[result.key] for result in arrived)
+        finished = sum(_num_tasks(result) for result in arrived)
         progress.advance(len(arrived), finished, workers.num_busy, workers.num_workers)
         yield from arrived
+
+
+def _num_tasks(result: UnitResult) -> int:
+    return result.num_tasks if isinstance(result, MetaResult) else len(result.scores)

@@ -75,14 +75,16 @@ def _evaluate(
     evaluations = tuple(
         fresh[proposal.index]
         if proposal.index in fresh
-        else _join(problem, proposal, [results[unit.key] for unit in units[proposal.index]], weights_version)
+        else join_results(
+            problem, proposal, [results[unit.key] for unit in units[proposal.index]], weights_version
+        )
         for proposal in proposals
     )
     num_tasks = sum(len(unit.seeds) for unit in missing)
     return EvaluatedGeneration(evaluations, len(missing), num_reused, num_tasks)
 
 
-def _join(
+def join_results(
     problem: Problem, proposal: Proposal, results: Sequence[EvaluationResult], weights_version: int
 ) -> Evaluation:
     """One evaluation from the results of its units, in unit order; sums are exact, so order cannot matter.

@@ -6,13 +6,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from orchestrator.config.run_config import RunConfig
 from orchestrator.engine import Engine
 from orchestrator.evaluation_phase import EvaluatedGeneration, evaluate_generation, measure_finalists
 from orchestrator.finalists import choose_finalists
 from orchestrator.meta_learning_phase import kept_if_interrupted, meta_learn, meta_state_from
+from orchestrator.one_by_one_phase import evaluate_stretch, replay
 from orchestrator.plots.gallery import Gallery
+from orchestrator.schedules import GenerationsConfig, Schedule
 from orchestrator.state import (
     Commit,
+    Evaluation,
     MetaLearningSummary,
     Proposal,
     SearchState,
@@ -20,7 +24,7 @@ from orchestrator.state import (
     is_finished,
     is_over,
 )
-from orchestrator.strategies.base import Strategy
+from orchestrator.strategies.base import SteadyStrategy, Strategy, advance
 from orchestrator.tracking.tracker import Tracker
 from search_spaces.base import Genotype
 from workers.base import Purpose
@@ -35,7 +39,8 @@ def search_until_finished(
     `start` is the meta-learned state before the first commit.
     """
     commits = list(engine.run.commits())
-    state = fold(engine.strategy, commits)
+    state = fold(engine.config, engine.strategy, commits)
+    schedule = _schedule(engine, commits)
     meta = _restore_meta_state(engine, commits) or start
     tracker.mirror(commits)
     length = dict(engine.config.search)
@@ -47,14 +52,10 @@ def search_until_finished(
             meta = phase.meta
             state = replace(state, weights_version=meta.step)
             engine.pool.publish(meta.step, meta.weights)
-            rng = engine.rng(state.generation, Purpose.PROPOSALS)
-            proposals = engine.strategy.ask(state, rng, engine.strategy.num_new(state))
-            if state.generation == 0:
-                proposals = _begin_with(engine.initial_genotypes, proposals)
             with kept_if_interrupted(engine, len(commits), phase):
-                evaluated = evaluate_generation(engine, len(commits), state, proposals)
+                evaluated = _evaluate(engine, len(commits), state, schedule)
             timings = clock.timings(evaluated, phase.computed, num_shards_reused=phase.found.num_shards)
-            state = engine.strategy.tell(state, evaluated.evaluations)
+            state = tell(engine.config, engine.strategy, state, evaluated.evaluations)
             commit = _commit("generation", commits, state, evaluated, phase.summary, timings, tracker)
             commits.append(engine.run.commit(commit, meta.tensors() if engine.problem.model else None))
         else:
@@ -75,13 +76,50 @@ def search_until_finished(
     return tuple(commits)
 
 
-def fold(strategy: Strategy, commits: Sequence[Commit]) -> SearchState:
+def fold(config: RunConfig, strategy: Strategy, commits: Sequence[Commit]) -> SearchState:
     """The state after `commits`."""
     state = SearchState()
     for commit in commits:
         if commit.kind == "generation":
-            state = strategy.tell(replace(state, weights_version=commit.weights_version), commit.evaluations)
+            state = replace(state, weights_version=commit.weights_version)
+            state = tell(config, strategy, state, commit.evaluations)
     return state
+
+
+def tell(
+    config: RunConfig, strategy: Strategy, state: SearchState, results: Sequence[Evaluation]
+) -> SearchState:
+    """The state after one more commit; without generations the schedule knows what the strategy knows."""
+    if isinstance(config.schedule, GenerationsConfig):
+        return strategy.tell(state, results)
+    return advance(state, results, population=results)
+
+
+def _evaluate(
+    engine: Engine, commit_number: int, state: SearchState, schedule: Schedule | None
+) -> EvaluatedGeneration:
+    """One generation, or as many individuals as a commit has."""
+    stretch = engine.config.schedule
+    if schedule is None or isinstance(stretch, GenerationsConfig):
+        return evaluate_generation(engine, commit_number, state, _ask(engine, state))
+    return evaluate_stretch(engine, commit_number, schedule, state.next_index + stretch.commit_size)
+
+
+def _ask(engine: Engine, state: SearchState) -> list[Proposal]:
+    rng = engine.rng(state.generation, Purpose.PROPOSALS)
+    proposals = engine.strategy.ask(state, rng, engine.strategy.num_new(state))
+    return _begin_with(engine.initial_genotypes, proposals) if state.generation == 0 else proposals
+
+
+def _schedule(engine: Engine, commits: Sequence[Commit]) -> Schedule | None:
+    """Where the journal ends, if the search goes without generations."""
+    config, strategy = engine.config.schedule, engine.strategy
+    if isinstance(config, GenerationsConfig):
+        return None
+    assert isinstance(strategy, SteadyStrategy), "the config was validated"
+    schedule = config.build(strategy, engine.space, seed=engine.config.seed, first=engine.initial_genotypes)
+    replay(schedule, commits)
+    return schedule
 
 
 def _begin_with(genotypes: Sequence[Genotype], proposals: Sequence[Proposal]) -> list[Proposal]:

@@ -226,7 +226,7 @@ def _outcome(run: RunDirectory, config: RunConfig, problem: Problem) -> SearchOu
     measured = [commit for commit in commits if commit.kind == "test" and commit.evaluations]
     return SearchOutcome(
         run.path,
-        fold(config.strategy.build(problem.space), commits),
+        fold(config, config.strategy.build(problem.space), commits),
         commits,
         best=measured[-1].evaluations[0] if measured else None,
         is_finished=is_finished(commits, **dict(config.search)),

@@ -41,14 +41,17 @@ def simulate(
     duration: Callable[[Proposal], float],
     *,
     num_workers: int,
+    num_proposals: int,
     max_seconds: float = inf,
 ) -> Simulation:
-    """Run `schedule` on `num_workers` workers; an evaluation that would end after `max_seconds` is not begun.
+    """Run `schedule` on `num_workers` workers up to `num_proposals`.
+
+    An evaluation that would end after `max_seconds` is not begun.
 
     Workers take proposals in the order in which they were proposed. What is found depends on the clock only through
     `max_seconds`; `Generations`, `SteadyState` and `Lineages` see to that.
     """
-    waiting = deque(schedule.propose())
+    waiting = deque(schedule.propose(num_proposals))
     running: list[tuple[float, int, Proposal]] = []
     evaluations, finished, busy, now = [], [], 0.0, 0.0
     while waiting or running:
@@ -65,5 +68,5 @@ def simulate(
         evaluations.append(result)
         finished.append(now)
         schedule.receive(result)
-        waiting.extend(schedule.propose())
+        waiting.extend(schedule.propose(num_proposals))
     return Simulation(tuple(evaluations), tuple(finished), busy, num_workers)

@@ -12,6 +12,7 @@ from orchestrator.state import Commit, SearchState, Timings, is_finished, is_ove
 from orchestrator.strategies.random import RandomConfig
 from search_spaces import LayerwiseConfig
 from tests.example_commits import example_commit
+from tests.tiny_search import tiny_config
 
 SPACE = LayerwiseConfig(num_layers=2, reductions=()).build((1, 8, 8))
 
@@ -28,9 +29,9 @@ def journal(kinds: str, *, seconds: float = 8.0) -> list[Commit]:
 
 def test_state_is_the_fold_of_the_generations() -> None:
     strategy = RandomConfig(population_size=4).build(SPACE)
-    assert fold(strategy, []) == SearchState()
+    assert fold(tiny_config(), strategy, []) == SearchState()
     commits = journal("ggt")
-    state = fold(strategy, commits)
+    state = fold(tiny_config(), strategy, commits)
     assert state == SearchState(
         generation=2,
         next_index=commits[1].next_index,
@@ -38,12 +39,14 @@ def test_state_is_the_fold_of_the_generations() -> None:
         history=(*commits[0].evaluations, *commits[1].evaluations),
         weights_version=commits[1].weights_version,
     )
-    assert fold(strategy, journal("gg")) == state  # the final measurement teaches the strategy nothing
+    assert (
+        fold(tiny_config(), strategy, journal("gg")) == state
+    )  # the final measurement teaches the strategy nothing
 
 
 def test_fold_goes_on_after_a_final_measurement() -> None:
     strategy = RandomConfig(population_size=4).build(SPACE)
-    state = fold(strategy, journal("gtg"))
+    state = fold(tiny_config(), strategy, journal("gtg"))
     assert state.generation == 2
     assert [each.proposal.index for each in state.history] == [0, 1, 2, 3, 8, 9, 10, 11]
 

@@ -24,18 +24,16 @@ def strategy(name: str = "regularized_evolution", **settings: Any) -> Any:
     return TypeAdapter[Any](StrategyConfig).validate_python({"type": name, **sizes, **settings}).build(SPACE)
 
 
-def generations(num: int = NUM) -> Schedule:
-    return Generations(strategy(), seed=3, num_proposals=num)
+def generations() -> Schedule:
+    return Generations(strategy(), seed=3)
 
 
-def steady_state(num: int = NUM, lag: int = 12) -> Schedule:
-    return SteadyState(strategy(), SPACE, seed=3, num_proposals=num, lag=lag)
+def steady_state(lag: int = 12) -> Schedule:
+    return SteadyState(strategy(), SPACE, seed=3, lag=lag)
 
 
-def lineages(num: int = NUM, interval: int = 4) -> Schedule:
-    return Lineages(
-        strategy(), SPACE, seed=3, num_proposals=num, num_lineages=12, migration_interval=interval
-    )
+def lineages(interval: int = 4) -> Schedule:
+    return Lineages(strategy(), SPACE, seed=3, num_lineages=12, migration_interval=interval)
 
 
 every_schedule = pytest.mark.parametrize("make", [generations, steady_state, lineages])
@@ -45,9 +43,17 @@ def evaluate(proposal: Proposal) -> Evaluation:
     return Evaluation(proposal, float(sum(proposal.genotype)), metrics={"flops": 1.0})
 
 
-def run(schedule: Schedule, num_workers: int, *, spread: float = 1.0, clock: int = 0) -> Simulation:
+def run(
+    schedule: Schedule, num_workers: int, *, num: int = NUM, spread: float = 1.0, clock: int = 0
+) -> Simulation:
     durations = np.random.default_rng(clock).lognormal(0.0, spread, size=100_000)
-    return simulate(schedule, evaluate, lambda each: float(durations[each.index]), num_workers=num_workers)
+    return simulate(
+        schedule,
+        evaluate,
+        lambda each: float(durations[each.index]),
+        num_workers=num_workers,
+        num_proposals=num,
+    )
 
 
 def found(simulation: Simulation) -> list[Proposal]:
@@ -69,9 +75,9 @@ def test_the_outcome_is_the_same_for_any_number_of_workers_at_any_pace(
 )
 def test_strategies_that_go_one_by_one_are_the_same_in_any_order_of_arrival(name: str) -> None:
     def make() -> Schedule:
-        return SteadyState(strategy(name), SPACE, seed=1, num_proposals=80, lag=10)
+        return SteadyState(strategy(name), SPACE, seed=1, lag=10)
 
-    assert found(run(make(), 1)) == found(run(make(), 9, clock=5))
+    assert found(run(make(), 1, num=80)) == found(run(make(), 9, num=80, clock=5))
 
 
 @every_schedule
@@ -82,13 +88,13 @@ def test_evolution_gets_somewhere(make: Callable[[], Schedule]) -> None:
 
 def test_a_steady_state_sees_results_up_to_its_lag_and_no_later_one() -> None:
     schedule = steady_state(lag=12)
-    first = schedule.propose()
+    first = schedule.propose(NUM)
     assert [each.index for each in first] == list(range(12))
     for each in first[1:]:
         schedule.receive(evaluate(each))
-    assert schedule.propose() == []  # proposal 12 needs result 0
+    assert schedule.propose(NUM) == []  # proposal 12 needs result 0
     schedule.receive(evaluate(first[0]))
-    assert [each.index for each in schedule.propose()] == list(range(12, 24))
+    assert [each.index for each in schedule.propose(NUM)] == list(range(12, 24))
 
 
 def test_parents_of_a_steady_state_are_at_least_its_lag_older() -> None:
@@ -98,12 +104,12 @@ def test_parents_of_a_steady_state_are_at_least_its_lag_older() -> None:
 
 def test_a_straggler_holds_up_one_lineage_until_its_neighbour_waits_for_it() -> None:
     schedule = lineages(interval=4)
-    straggler, *others = schedule.propose()
+    straggler, *others = schedule.propose(NUM)
     waiting, steps = others, dict.fromkeys(range(12), 1)
     while waiting:
         each = waiting.pop()
         schedule.receive(evaluate(each))
-        for new in schedule.propose():
+        for new in schedule.propose(NUM):
             steps[new.index % 12] += 1
             waiting.append(new)
     assert straggler.index == 0
@@ -124,23 +130,25 @@ def test_migration_brings_the_neighbours_best() -> None:
 
 
 def test_utilisation_counts_the_idle_time() -> None:
-    schedule = Generations(strategy(num_offspring=8), seed=0, num_proposals=8)
-    simulation = simulate(schedule, evaluate, lambda each: 1.0 + each.index, num_workers=8)
+    schedule = Generations(strategy(num_offspring=8), seed=0)
+    simulation = simulate(schedule, evaluate, lambda each: 1.0 + each.index, num_workers=8, num_proposals=8)
     assert simulation.seconds == 8.0
     assert simulation.utilisation == pytest.approx(sum(range(1, 9)) / (8 * 8))
     alone = simulate(
-        Generations(strategy(), seed=0, num_proposals=24), evaluate, lambda each: 2.0, num_workers=1
+        Generations(strategy(), seed=0), evaluate, lambda each: 2.0, num_workers=1, num_proposals=24
     )
     assert alone.utilisation == pytest.approx(1.0)
     assert alone.seconds == 48.0
 
 
 def test_nothing_begins_that_would_end_after_the_budget() -> None:
-    simulation = simulate(steady_state(), evaluate, lambda each: 1.0, num_workers=5, max_seconds=7.5)
+    simulation = simulate(
+        steady_state(), evaluate, lambda each: 1.0, num_workers=5, num_proposals=NUM, max_seconds=7.5
+    )
     assert len(simulation.evaluations) == 5 * 7
     assert simulation.seconds == 7.0
 
 
 def test_a_steady_state_keeps_workers_busier_than_generations() -> None:
-    used = {make: run(make(2000), 8, spread=0.5).utilisation for make in (generations, steady_state)}
+    used = {make: run(make(), 8, num=2000, spread=0.5).utilisation for make in (generations, steady_state)}
     assert used[steady_state] > used[generations] + 0.2

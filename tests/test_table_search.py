@@ -7,17 +7,21 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from orchestrator.config import ConfigError, RunConfig
+from orchestrator.config.checks import validate_config
 from orchestrator.config.loading import parse_config
 from orchestrator.run_directory import RunDirectory, fingerprint
 from orchestrator.search import run_search
 from orchestrator.state import simulated_seconds
+from orchestrator.strategies.local_search import LocalSearchConfig
 from tests.test_strategies import SECTIONS
+from workers.evaluators.tabular import TabularWorker
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -132,6 +136,70 @@ def test_survivors_are_not_looked_up_again(shared_data: Path, tmp_path: Path) ->
     second = outcome.commits[1]
     assert second.timings.num_units_computed == 16
     assert second.timings.num_units_reused == 4
+
+
+STEADY_STATE = {"type": "steady_state", "lag": 12, "commit_size": 25}
+LINEAGES = {"type": "lineages", "num_lineages": 6, "migration_interval": 3, "commit_size": 25}
+ONE_BY_ONE = {
+    "steady_state": {"schedule": STEADY_STATE, "search": {"num_generations": 8}},
+    "lineages": {"schedule": LINEAGES, "search": {"num_generations": 8}},
+}
+
+
+@pytest.mark.parametrize("name", ONE_BY_ONE)
+def test_without_generations_a_commit_is_a_stretch_of_indices(
+    shared_data: Path, tmp_path: Path, name: str
+) -> None:
+    outcome = run_search(table_config(shared_data, **ONE_BY_ONE[name]), run_dir=tmp_path / "run")
+    *stretches, test = outcome.commits
+    indices = [each.proposal.index for commit in stretches for each in commit.evaluations]
+    assert indices == list(range(200))
+    assert [len(commit.evaluations) for commit in stretches] == [25] * 8
+    assert test.kind == "test"
+    fitness = [each.rank_key for commit in stretches for each in commit.evaluations]
+    assert sum(fitness[-50:]) > sum(fitness[:50])
+
+
+@pytest.mark.parametrize("name", ONE_BY_ONE)
+def test_without_generations_an_interrupted_search_is_the_same(
+    shared_data: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = table_config(shared_data, **ONE_BY_ONE[name])
+    undisturbed = run_search(config, run_dir=tmp_path / "undisturbed")
+    look_up = TabularWorker.run
+    for _ in range(3):
+        left = iter(range(45))
+
+        def run(self: TabularWorker, *arguments: Any, left: Iterator[int] = left) -> Any:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return look_up(self, *arguments)
+
+        monkeypatch.setattr(TabularWorker, "run", run)
+        with pytest.raises(KeyboardInterrupt):
+            run_search(config, run_dir=tmp_path / "run")
+    monkeypatch.undo()
+    assert 1 <= len(RunDirectory.open(tmp_path / "run").commits()) < 9
+    assert run_search(config, run_dir=tmp_path / "run").fingerprint == undisturbed.fingerprint
+
+
+def test_only_strategies_that_can_go_one_by_one(shared_data: Path) -> None:
+    config = table_config(shared_data, schedule=STEADY_STATE)
+    with pytest.raises(ConfigError, match="schedule: local_search goes in generations alone"):
+        validate_config(config.model_copy(update={"strategy": LocalSearchConfig()}), origin="x.yaml")
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("name", ONE_BY_ONE)
+def test_without_generations_any_number_of_workers_finds_the_same(
+    shared_data: Path, tmp_path: Path, ray_cluster: Cluster, name: str
+) -> None:
+    alone = run_search(table_config(shared_data, **ONE_BY_ONE[name]), run_dir=tmp_path / "alone")
+    for num_workers in (1, 3):
+        workers = {"num_workers": num_workers, "cpus_per_worker": 0.5}
+        config = table_config(shared_data, workers=workers, **ONE_BY_ONE[name])
+        outcome = run_search(config, run_dir=tmp_path / str(num_workers))
+        assert outcome.fingerprint == alone.fingerprint
 
 
 @pytest.mark.ray

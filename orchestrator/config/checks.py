@@ -15,7 +15,8 @@ from orchestrator.config.errors import ConfigError
 from orchestrator.config.run_config import RunConfig, TaskShapeError, build_sources, build_space
 from orchestrator.problem import Problem, build_problem
 from orchestrator.run_directory import RunDirectory, RunDirectoryError
-from orchestrator.strategies.base import Strategy
+from orchestrator.schedules import GenerationsConfig
+from orchestrator.strategies.base import SteadyStrategy, Strategy
 from orchestrator.strategies.fixed import FixedConfig
 from search_spaces.base import ConstraintError, InvalidGenotypeError
 from search_spaces.layerwise import InputTooSmallError
@@ -65,6 +66,11 @@ def validate_config(config: RunConfig, *, origin: str, is_new: bool = True) -> S
     key = "strategy.genotype" if isinstance(config.strategy, FixedConfig) else "strategy"
     with _noted(problems, f"{origin}: {key}", InvalidGenotypeError):
         strategy = config.strategy.build(space)
+        if not isinstance(config.schedule, GenerationsConfig) and not isinstance(strategy, SteadyStrategy):
+            problems.append(
+                f"{origin}: schedule: {config.strategy.type} goes in generations alone: choose another strategy, or"
+                " delete the section schedule"
+            )
     _raise_if_any(problems)
     return SearchParts(problem, strategy)
 

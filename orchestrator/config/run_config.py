@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from orchestrator.schedules import GenerationsConfig, ScheduleConfig
 from orchestrator.strategies import StrategyConfig
 from orchestrator.tracking.config import TrackingConfig
 from orchestrator.worker_pool.config import WorkersConfig
@@ -134,6 +135,7 @@ class RunConfig(Config):
     inner_loop: InnerLoopConfig = InnerLoopConfig()
     meta_learning: MetaLearningConfig = MetaLearningConfig()
     strategy: StrategyConfig
+    schedule: ScheduleConfig = GenerationsConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     search: LengthConfig = LengthConfig()
     test: TestConfig = TestConfig()
@@ -164,6 +166,15 @@ class RunConfig(Config):
                     f"{', '.join(used)}: a search of a table adapts and learns nothing; delete"
                     f" {'it' if len(used) == 1 else 'them'}, or the section table"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _goes_one_by_one_at_fixed_weights(self) -> Self:
+        if not isinstance(self.schedule, GenerationsConfig) and self.table is None:
+            raise ValueError(
+                f"schedule: {self.schedule.type} is for searches of a table: fitness at other weights is no"
+                " guide, and weights that learn need generations"
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -39,6 +39,7 @@ Bred: TypeAlias = tuple[Genotype, tuple[int, ...]]
 """A genotype with the indices of its parents."""
 
 
+@runtime_checkable
 class SteadyStrategy(Strategy, Protocol):
     """One that can also go individual by individual, without generations."""
 
@@ -114,10 +115,17 @@ def propose_distinct(
     proposals = list(survivors)
     taken = {*known, *(space.canonical(proposal.genotype) for proposal in proposals)}
     for index in range(state.next_index, state.next_index + num):
-        drawn = (draw() for _ in range(NUM_ATTEMPTS))
-        sampled = ((space.sample(rng), ()) for _ in range(NUM_ATTEMPTS))
-        new = (each for each in chain(drawn, sampled) if space.canonical(each[0]) not in taken)
-        genotype, parents = next(new, None) or draw()
+        genotype, parents = draw_new(space, draw, rng, taken)
         taken.add(space.canonical(genotype))
         proposals.append(Proposal(index, genotype, parents, birth=state.generation))
     return proposals
+
+
+def draw_new(
+    space: SearchSpace, draw: Callable[[], Bred], rng: np.random.Generator, taken: Container[Genotype]
+) -> Bred:
+    """The first of many draws whose canonical genotype is not `taken`, else a uniform sample that is not."""
+    drawn = (draw() for _ in range(NUM_ATTEMPTS))
+    sampled = ((space.sample(rng), ()) for _ in range(NUM_ATTEMPTS))
+    new = (each for each in chain(drawn, sampled) if space.canonical(each[0]) not in taken)
+    return next(new, None) or draw()

@@ -33,12 +33,21 @@ class Backlog:
     """Hands out tasks and takes back those without a result; each task is in one place at a time."""
 
     def __init__(self, units: Sequence[Unit], *, max_attempts: int) -> None:
-        if len({unit.key for unit in units}) < len(units):
-            raise ValueError("the keys of the units of one run must differ")
-        self.num_open = len(units)
+        self.num_open = 0
         self._max_attempts = max_attempts
-        self._waiting = deque(Task(unit) for unit in units)
+        self._waiting: deque[Task] = deque()
         self._suspects: deque[Task] = deque()
+        self._keys: set[str] = set()
+        self.add(units)
+
+    def add(self, units: Sequence[Unit]) -> None:
+        """More units, to be taken after those that are there."""
+        keys = {unit.key for unit in units}
+        if len(keys) < len(units) or keys & self._keys:
+            raise ValueError("the keys of the units of one run must differ")
+        self._keys |= keys
+        self.num_open += len(units)
+        self._waiting.extend(Task(unit) for unit in units)
 
     @property
     def num_waiting(self) -> int:

@@ -27,6 +27,7 @@ class InProcessPool:
     ) -> None:
         self._recipe = worker_class, worker_arguments
         self._config = config
+        self._backlog = Backlog((), max_attempts=config.max_attempts)
         self._weights: dict[int, NDArray[np.float32]] = {}
         self._actor, self._description = self._start()
         self._is_fresh = True
@@ -63,8 +64,8 @@ class InProcessPool:
         self._weights = {version: weights}
 
     def collect(self, units: Sequence[Unit]) -> Iterator[Sequence[UnitResult]]:
-        """Compute `units` in order; some results at a time."""
-        backlog = Backlog(units, max_attempts=self._config.max_attempts)
+        """Compute `units` in order; some results at a time. `extend` adds units between two of them."""
+        backlog = self._backlog = Backlog(units, max_attempts=self._config.max_attempts)
         while backlog.num_open:
             tasks = backlog.take(MAX_GROUP_SIZE, for_fresh_actor=self._is_fresh)
             if not tasks:  # all that is left has raised before
@@ -86,6 +87,10 @@ class InProcessPool:
                 failed = backlog.raised(culprit, outcome.error)
                 if failed:
                     yield [failed]
+
+    def extend(self, units: Sequence[Unit]) -> None:
+        """More units for the `collect` under way."""
+        self._backlog.add(units)
 
     def close(self) -> None:
         """Forget the weights."""

@@ -63,6 +63,7 @@ class WorkerPool:
         self._config = config
         self._fleet = ActorFleet(worker_class, worker_arguments, config)
         self._weights = WeightStore()
+        self._backlog = Backlog((), max_attempts=config.max_attempts)
         self._unit_seconds: float | None = None
         self._busy_seconds = 0.0
         self._num_units = 0
@@ -112,14 +113,21 @@ class WorkerPool:
             yield from arrived
 
     def collect(self, units: Sequence[Unit]) -> Iterator[Sequence[UnitResult]]:
-        """As `run`, but yields each call's results together, and nothing while none arrives, some times a second."""
-        backlog = Backlog(units, max_attempts=self._config.max_attempts)
+        """As `run`, but yields each call's results together, and nothing while none arrives, some times a second.
+
+        `extend` adds units between two of them.
+        """
+        backlog = self._backlog = Backlog(units, max_attempts=self._config.max_attempts)
         self._unit_seconds = None
         try:
             yield from self._collect_until(lambda: not backlog.num_open, backlog)
         finally:
             for actor in [actor for actor in self._fleet.actors if actor.calls]:
                 self._fleet.stop(actor)
+
+    def extend(self, units: Sequence[Unit]) -> None:
+        """More units for the `collect` under way."""
+        self._backlog.add(units)
 
     def close(self) -> None:
         """Kill the workers and free the weights, without waiting for anything."""
