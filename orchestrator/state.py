@@ -157,6 +157,16 @@ def is_finished(commits: Sequence[Commit], **length: Any) -> bool:
     return is_over(commits, **length) and bool(commits) and commits[-1].kind == "test"
 
 
+def table_ranks(evaluation: Evaluation) -> dict[str, float]:
+    """A finalist's rank in the benchmark table by task; empty where it was measured on tasks of its own."""
+    prefix = "rank/"
+    return {
+        name.removeprefix(prefix): value
+        for name, value in evaluation.metrics.items()
+        if name.startswith(prefix)
+    }
+
+
 def commit_to_json(commit: Commit) -> dict[str, Any]:
     """The commit as JSON values."""
     document: dict[str, Any] = _commit_adapter.dump_python(commit, mode="json")

@@ -11,11 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import mlflow
 import pytest
+from click.testing import CliRunner
+from mlflow import MlflowClient
 
+from orchestrator.cli import across
+from orchestrator.cli.summary import summarize
 from orchestrator.config import ConfigError, RunConfig
 from orchestrator.config.checks import validate_config
 from orchestrator.config.loading import parse_config
+from orchestrator.objectives import fronts, objectives_of
 from orchestrator.run_directory import RunDirectory, fingerprint
 from orchestrator.search import run_search
 from orchestrator.state import simulated_seconds
@@ -129,6 +135,60 @@ def test_simulated_time_ends_a_search(shared_data: Path, tmp_path: Path) -> None
     commits = run_search(config, run_dir=tmp_path / "run").commits
     assert simulated_seconds(commits[:-2]) < 6000 <= simulated_seconds(commits)
     assert commits[-1].kind == "test"
+
+
+def test_a_front_is_in_mlflow_in_a_picture_and_has_a_knee(shared_data: Path, tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    settings = {
+        "strategy": {"type": "nsga2", "population_size": 12},
+        "tracking": {"enabled": True, "uri": store},
+        "search": {"num_generations": 5},
+    }
+    document = table_config(shared_data).model_dump(mode="json") | settings
+    config = parse_config(document, origin="front.yaml")
+    outcome = run_search(config, run_dir=tmp_path / "run")
+    objectives = objectives_of(config.strategy)
+    summaries = [each for each in fronts(outcome.commits, objectives) if each is not None]
+    assert len(summaries) == 5  # none after the test
+    assert outcome.best is not None
+
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name(config.tracking.experiment)
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    shares = [each.value for each in client.get_metric_history(run.info.run_id, "front/hypervolume")]
+    assert shares == [each.hypervolume for each in summaries]
+    assert shares == sorted(shares)
+    assert shares[-1] > shares[0]
+    assert run.data.metrics["test/rank/class_scene"] == outcome.best.metrics["rank/class_scene"]
+    document = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/fronts/generation_0004.json")
+    assert [each["index"] for each in document["members"]] == [
+        each.proposal.index for each in summaries[-1].members
+    ]
+    assert (tmp_path / "run" / "plots" / "front.png").stat().st_size > 10_000
+
+    summary = summarize(outcome, config)
+    assert summary is not None
+    member = document["members"][document["knee"]]
+    assert summary.knee.startswith(f"{member['string']} (fitness ")
+    assert [score.task for score in summary.table_scores] == ["class_scene"]
+
+
+def test_the_command_line_searches_and_looks_up(shared_data: Path, tmp_path: Path) -> None:
+    config = tmp_path / "table.yaml"
+    config.write_text(table_config(shared_data).model_dump_json())
+    run = str(tmp_path / "run")
+    for command, expected in (
+        (["validate", str(config)], "4,096 genotypes"),
+        (["search", str(config), "--run-dir", run], "of 4,096"),
+        (["search", str(config), "--run-dir", run], "of 4,096"),
+        (["status", run], "64-41414-"),
+        (["evaluate", run], "class_scene: valid_top1 "),
+        (["evaluate", run, "--genotype", "64-41414-0_00_000"], "class_scene: valid_top1 7.4841, rank "),
+    ):
+        shown = CliRunner().invoke(across, command, catch_exceptions=False)
+        assert shown.exit_code == 0, shown.output
+        assert expected in shown.output
 
 
 def test_survivors_are_not_looked_up_again(shared_data: Path, tmp_path: Path) -> None:

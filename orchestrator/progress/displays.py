@@ -22,7 +22,7 @@ from orchestrator.progress.generation_summary import (
     summarize_generations,
 )
 from orchestrator.progress.pace import Clock, Pace
-from orchestrator.state import Commit
+from orchestrator.state import Commit, table_ranks
 
 _NUM_ROWS = 8
 _REFRESH_SECONDS = 0.1
@@ -254,6 +254,10 @@ def _generation_line(summary: GenerationSummary) -> str:
 
 def _test_line(commit: Commit) -> str:
     """The score of the best by validation: choosing by the test would flatter."""
+    ranks = table_ranks(commit.evaluations[0]) if commit.evaluations else {}
+    if ranks:
+        places = ", ".join(f"{rank:,.0f} for {task}" for task, rank in ranks.items())
+        return f"rank in the table: {places}, by the best of {len(commit.evaluations)} genotypes"
     scores = finite_values(evaluation.fitness for evaluation in commit.evaluations)
     best = format_fitness(scores[0] if scores else None)
     return f"test tasks: {best} by the best of {len(commit.evaluations)} genotypes"

@@ -11,7 +11,7 @@ from statistics import fmean, median
 from typing import Any
 
 from orchestrator.objectives import FrontSummary, Objective
-from orchestrator.state import Commit, Evaluation, Timings
+from orchestrator.state import Commit, Evaluation, Timings, table_ranks
 from orchestrator.statistics import mean_and_interval
 from search_spaces.base import Genotype
 
@@ -185,6 +185,9 @@ def _test(evaluations: Sequence[Evaluation]) -> dict[str, float]:
     finalist = next((item for item in evaluations if item.scores), None)
     if finalist is None:
         return {}
+    ranks = table_ranks(finalist)
+    if ranks:
+        return {f"test/rank/{task}": rank for task, rank in ranks.items()}
     accuracy, half_width = mean_and_interval(finalist.scores)
     return {"test/accuracy": accuracy, "test/ci95": half_width, "test/num_tasks": len(finalist.scores)}
 
