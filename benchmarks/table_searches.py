@@ -134,17 +134,21 @@ def queries(
 def best_within_epochs(
     full: Question, cheap: Question, strategy: Strategy, seed: int, *, max_epochs: int
 ) -> int:
-    """The row of the best full reward among what can be trained in `max_epochs`; a training that comes again is free.
+    """The row of the best full reward among what can be trained in `max_epochs`.
+
+    A training that comes again is free; a search that proposes hardly anything else is over.
 
     Proposals with a fidelity are answered by `cheap` and cost as many epochs, others cost `FULL_EPOCHS`.
     """
     schedule = Generations(strategy, seed=seed)
     trained: set[tuple[int, int | None]] = set()
-    best, spent = -1, 0
-    while True:
+    best, spent, since_new = -1, 0, 0
+    while since_new < MAX_PROPOSALS_A_QUERY:
         for proposal in schedule.propose(MAX_PROPOSALS):
             row = full.benchmark.row(proposal.genotype)
+            since_new += 1
             if (row, proposal.fidelity) not in trained:
+                since_new = 0
                 spent += proposal.fidelity or FULL_EPOCHS
                 trained.add((row, proposal.fidelity))
             if spent > max_epochs:
@@ -153,6 +157,7 @@ def best_within_epochs(
                 best = row
             value = float((cheap if proposal.fidelity else full).values[row])
             schedule.receive(Evaluation(proposal, value, (value,)))
+    return best
 
 
 @dataclass(frozen=True)

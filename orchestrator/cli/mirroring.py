@@ -13,6 +13,8 @@ from orchestrator.cli.outcomes import STOPPED, complain, explained
 from orchestrator.cli.runs import find_run, notation, run_status, runs_dir_option
 
 HOST = "127.0.0.1"
+RUNS_PAGE = "#/experiments?workflowType=machine_learning"
+"""Runs and their metrics; MLflow would open on traces of language models."""
 _SQLITE = "sqlite:///"
 _SERVER_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -76,7 +78,7 @@ def ui(port: int, runs_dir: Path) -> None:
         return
     _check_store(uri)
     _check_port(port)
-    click.echo(f"MLflow shows {uri} on http://{HOST}:{port} (Ctrl-C ends it)")
+    click.echo(f"MLflow shows {uri} on http://{HOST}:{port}/{RUNS_PAGE} (Ctrl-C ends it)")
     sys.stdout.flush()
     arguments = ["--backend-store-uri", uri, "--host", HOST, "--port", str(port), "--workers", "1"]
     location = artifact_location(uri, runs_dir)

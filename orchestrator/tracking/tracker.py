@@ -9,30 +9,19 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import re
-import socket
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal, TypeAlias
-
-# Read when MLflow is imported: nobody is told that, or how, a search runs.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("DO_NOT_TRACK", "true")
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.store.db import utils as mlflow_database
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
-from sqlalchemy import make_url
 
 from orchestrator.objectives import FrontSummary, Objective, fronts
 from orchestrator.run_directory import RunDirectory
-from orchestrator.run_directory.durable_files import create_file
 from orchestrator.run_directory.journal import fingerprint
 from orchestrator.run_directory.sealed_json import canonical_json
 from orchestrator.state import Commit
@@ -44,7 +33,8 @@ from orchestrator.tracking.commit_metrics import (
     metrics_of,
     population_of,
 )
-from orchestrator.tracking.config import SQLITE_SCHEME, TrackingConfig, artifact_location, store_uri
+from orchestrator.tracking.config import TrackingConfig, artifact_location, store_uri
+from orchestrator.tracking.store import bound_waiting, prepare_database
 from search_spaces.base import Genotype
 
 RunStatus: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -56,8 +46,6 @@ POPULATIONS_TAG = "across.num_mirrored_populations"
 
 PAUSE_FACTOR = 10
 """After a failed attempt the next one waits this many times as long as it took: under 10 % of a search is lost."""
-
-_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 _logger = logging.getLogger(__name__)
 
@@ -91,7 +79,7 @@ class Tracker:
         self._artifacts: dict[tuple[Path, str], None] = {}
         self._is_down = False
         self._retry_at = -math.inf
-        _bound_waiting(config.timeout_seconds)
+        bound_waiting(config.timeout_seconds)
 
     def mirror(self, commits: Sequence[Commit]) -> bool:
         """Send what is missing of `commits`, the whole journal so far, for about `timeout_seconds` at most."""
@@ -226,7 +214,7 @@ class Tracker:
 
     def _connected(self) -> MlflowClient:
         if self._client is None:
-            _prepare_database(self.uri, self._config.timeout_seconds)
+            prepare_database(self.uri, self._config.timeout_seconds)
             client = MlflowClient(tracking_uri=self.uri)
             run = self._find_or_create_run(client)
             self.run_id = run.info.run_id
@@ -276,36 +264,3 @@ class Tracker:
 
 def _without_password(text: str) -> str:
     return re.sub(r"//[^/@\s]*@", "//***@", text)
-
-
-def _bound_waiting(timeout_seconds: float) -> None:
-    """MLflow's own patience is minutes; what the user has set in the environment stays."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(math.ceil(timeout_seconds)))
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    mlflow_database.MAX_RETRY_COUNT = 1
-    for name in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def _prepare_database(uri: str, timeout_seconds: float) -> None:
-    """Make a database that MLflow can open without a long wait; other URIs need nothing."""
-    kind = uri.partition(":")[0].partition("+")[0]
-    if kind in _DATABASE_PORTS:
-        url = make_url(uri)
-        if url.host:  # drivers wait minutes for a host that does not answer
-            address = url.host, url.port or _DATABASE_PORTS[kind]
-            socket.create_connection(address, timeout_seconds).close()
-    path = Path(uri.removeprefix(SQLITE_SCHEME))
-    if uri.startswith(SQLITE_SCHEME) and not path.exists():
-        _create_sqlite(path)
-
-
-def _create_sqlite(path: Path) -> None:
-    """The tables are made elsewhere: it takes seconds, and one that is killed half-way cannot be completed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / "mlflow.db"
-        MlflowClient(tracking_uri=f"{SQLITE_SCHEME}{draft}").search_experiments(max_results=1)
-        with suppress(FileExistsError):  # another search was first
-            create_file(path, draft.read_bytes())
