@@ -8,11 +8,11 @@ from itertools import accumulate
 from pathlib import Path
 
 from benchmarks.report import Measurement
-from orchestrator.plots.style import BLUE, ORANGE, TEAL, picture
+from orchestrator.plots.style import BLUE, ORANGE, PURPLE, TEAL, picture
 from orchestrator.search import SearchOutcome
 from orchestrator.state import Commit
 
-COLOURS = {"across": BLUE, "fixed_32": ORANGE, "fixed_64": TEAL}
+COLOURS = {"across": BLUE, "fixed_32": ORANGE, "fixed_64": TEAL, "random": PURPLE}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ Arms, one after the other on the whole machine, the same time each:
   found goes on alone, from the supernet's weights.
 - `fixed_32`, `fixed_64`: no search; 4CONV, the network whose surroundings are searched, with 32 filters and with the
   64 of the literature, is meta-trained by the same engine with the same settings.
+- `random`: no search either; a member of the searched space, drawn uniformly for each seed, is meta-trained.
 
 Time is that of all generations: meta-learning and evaluation on validation tasks. A short trial, whose time counts
 too, measures the pace of the network to be trained, so that the cosine of the outer learning rate ends with the
@@ -28,13 +29,15 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 from rich.console import Console
 from scipy.stats import t as student
 
@@ -176,6 +179,18 @@ def measure_fixed(options: Namespace, seed: int, filters: int) -> Arm:
     return Arm(f"{BENCHMARK}/fixed_{filters}/seed{seed}", phases, f"4CONV, {filters} filters", scores)
 
 
+def measure_random(options: Namespace, seed: int) -> Arm:
+    config = config_with(options, {})
+    space = build_space(config, build_sources(config))
+    genotype = space.sample(np.random.default_rng(seed))
+    drawn = space.to_string(genotype)
+    settings = {"seed": seed, "strategy": {"type": "fixed", "genotype": drawn}}
+    run_dir = options.run_dir / f"seed{seed}" / "random"
+    phases = meta_train(options, run_dir, settings, seconds=60 * options.minutes)
+    scores = held_out_scores(phases["training"], genotype)
+    return Arm(f"{BENCHMARK}/random/seed{seed}", phases, drawn, scores)
+
+
 def held_out_scores(outcome: SearchOutcome, genotype: Genotype) -> tuple[float, ...]:
     """Accuracy of `genotype` on each held-out task at the run's last weights."""
     run, config = load_run(outcome.run_dir)
@@ -247,18 +262,22 @@ def main() -> None:
     print(f"batch norm: {inner_loop.batch_norm}; classes: held out", flush=True)
     arms: list[Arm] = [measure_config(options)] if options.config else []
     lines: list[Measurement] = [line for arm in arms for line in report(arm)]
-    pairs: dict[str, list[tuple[Arm, Arm]]] = {f"fixed_{filters}": [] for filters in options.filters}
+    rivals: dict[str, Callable[[Namespace, int], Arm]] = {
+        **{f"fixed_{filters}": partial(measure_fixed, filters=filters) for filters in options.filters},
+        "random": measure_random,
+    }
+    pairs: dict[str, list[tuple[Arm, Arm]]] = {name: [] for name in rivals}
     for seed in range(0 if options.config else options.seeds or (3 if options.full else 1)):
         across = measure_across(options, seed)
         lines += report(across)
         arms.append(across)
-        for filters in options.filters:
-            fixed = measure_fixed(options, seed, filters)
-            lines += report(fixed)
-            arms.append(fixed)
-            pairs[f"fixed_{filters}"].append((across, fixed))
-    for rival, of_rival in pairs.items():
-        lines += show(difference_of(rival, of_rival)) if of_rival else []
+        for name, measure in rivals.items():
+            rival = measure(options, seed)
+            lines += report(rival)
+            arms.append(rival)
+            pairs[name].append((across, rival))
+    for name, of_rival in pairs.items():
+        lines += show(difference_of(name, of_rival)) if of_rival else []
     write_json(options.json, [*lines, *(point for arm in arms for point in curve_of(arm))])
     if options.plot:
         plot_curves(options.plot, arms, title="Omniglot, 5-way 1-shot")
