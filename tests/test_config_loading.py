@@ -120,7 +120,7 @@ banana: 1
         "small.yaml: strategy.popluation_size: unknown key; did you mean population_size?",
         "small.yaml: evaluation: must be a section, keys with values (got nothing)",
         "small.yaml: banana: unknown key; valid are name, seed, space, constraints, table, tasks, inner_loop,"
-        " meta_learning, strategy, evaluation, search, test, compute, workers, tracking, initial_weights,"
+        " meta_learning, strategy, schedule, evaluation, search, test, compute, workers, tracking, initial_weights,"
         " initial_population",
     ]
 
