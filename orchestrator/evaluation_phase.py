@@ -89,8 +89,7 @@ def join_results(
 ) -> Evaluation:
     """One evaluation from the results of its units, in unit order; sums are exact, so order cannot matter.
 
-    Beside the workers' metrics it carries what the architecture costs. A metric that is not finite, such as the loss
-    of a task that diverged, is left out.
+    A metric that is not finite, such as the loss of a task that diverged, is left out.
     """
     failure = next((result.failure for result in results if result.failure), None)
     scores = tuple(score for result in results for score in result.scores)
@@ -103,6 +102,4 @@ def join_results(
         for name in results[0].metrics
         if all(isfinite(result.metrics[name]) for result in results)
     }
-    cost = problem.cost(proposal.genotype)
-    metrics |= {"params": float(cost.num_params), "flops": float(cost.flops)}
     return Evaluation(proposal, problem.fitness(scores), scores, metrics, weights_version)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Protocol, TypeAlias
 
@@ -107,6 +107,27 @@ def neighbour_genes(cardinalities: Sequence[int], genotype: Genotype) -> Iterato
         for value in range(cardinality):
             if value != genotype[position]:
                 yield (*genotype[:position], value, *genotype[position + 1 :])
+
+
+def mutate_function(
+    cardinalities: Sequence[int],
+    canonical: Callable[[Genotype], Genotype],
+    parent: Genotype,
+    rng: np.random.Generator,
+) -> Genotype:
+    """`parent` with one gene changed so that its canonical genotype changes too."""
+    while True:
+        child = mutate_gene(cardinalities, parent, rng)
+        if canonical(child) != canonical(parent):
+            return child
+
+
+def neighbour_functions(
+    cardinalities: Sequence[int], canonical: Callable[[Genotype], Genotype], genotype: Genotype
+) -> list[Genotype]:
+    """The genotypes one gene away whose canonical genotype is another."""
+    own = canonical(genotype)
+    return [each for each in neighbour_genes(cardinalities, genotype) if canonical(each) != own]
 
 
 def cross_genes(mother: Genotype, father: Genotype, rng: np.random.Generator) -> Genotype:

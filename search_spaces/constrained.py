@@ -30,6 +30,15 @@ class Cost:
     """Multiply-adds on one image."""
 
 
+def cost_with_head(architecture: Architecture, num_outputs: int) -> Cost:
+    """What `architecture` costs with a linear head; without one where it has no outputs."""
+    head_inputs = architecture.feature_dim
+    return Cost(
+        num_params=architecture.num_params + (head_inputs + 1) * num_outputs,
+        flops=architecture.flops + head_inputs * num_outputs,
+    )
+
+
 @dataclass(frozen=True)
 class Constrained:
     """`space` without the architectures that cost more than a limit; a limit of None is no limit.
@@ -134,12 +143,7 @@ class Constrained:
         if genotype not in self._costs:
             if len(self._costs) >= MAX_REMEMBERED:
                 self._costs.clear()
-            architecture = self.space.architecture(genotype)
-            head_inputs = architecture.feature_dim
-            self._costs[genotype] = Cost(
-                num_params=architecture.num_params + (head_inputs + 1) * self.num_outputs,
-                flops=architecture.flops + head_inputs * self.num_outputs,
-            )
+            self._costs[genotype] = cost_with_head(self.space.architecture(genotype), self.num_outputs)
         return self._costs[genotype]
 
     def allows(self, genotype: Genotype) -> bool:

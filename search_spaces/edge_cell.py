@@ -26,8 +26,8 @@ from search_spaces.base import (
     Genotype,
     encode_genes,
     enumerate_genes,
-    mutate_gene,
-    neighbour_genes,
+    mutate_function,
+    neighbour_functions,
 )
 from search_spaces.graph import GraphBuilder, Incoming
 
@@ -73,16 +73,11 @@ class EdgeCell:
 
     def mutate(self, parent: Genotype, rng: np.random.Generator) -> Genotype:
         """`parent` with one gene changed so that its canonical genotype changes too."""
-        while True:
-            child = mutate_gene(self.cardinalities, parent, rng)
-            if self.canonical(child) != self.canonical(parent):
-                return child
+        return mutate_function(self.cardinalities, self.canonical, parent, rng)
 
     def neighbours(self, genotype: Genotype) -> list[Genotype]:
         """The genotypes one gene away whose canonical genotype is another."""
-        own = self.canonical(genotype)
-        near = neighbour_genes(self.cardinalities, genotype)
-        return [neighbour for neighbour in near if self.canonical(neighbour) != own]
+        return neighbour_functions(self.cardinalities, self.canonical, genotype)
 
     def encode(self, genotype: Genotype) -> NDArray[np.float32]:
         """One-hot encoding of each gene of the canonical genotype."""

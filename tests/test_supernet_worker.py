@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from search_spaces import LayerwiseConfig
+from search_spaces.network import Network
 from tests.plain_meta_learning import PlainLearner
 from workers.adaptation import InnerLoopConfig
 from workers.base import (
@@ -128,7 +129,13 @@ def test_scores_and_losses_are_those_of_plain_autograd() -> None:
     plain = PlainLearner(model, model.path(unit.genotype, 0))
     vector = torch.tensor(weights)
     losses = [plain.query_loss(plain.adapted(vector, batch, task), batch, task).item() for task in range(3)]
-    assert result.metrics == {"loss": pytest.approx(sum(losses) / 3, rel=1e-4)}
+    architecture, num_ways = model.space.architecture(unit.genotype), batch.spec.num_ways
+    num_body = sum(parameter.numel() for parameter in Network(architecture).parameters())
+    assert result.metrics == {
+        "loss": pytest.approx(sum(losses) / 3, rel=1e-4),
+        "params": num_body + (architecture.feature_dim + 1) * num_ways,
+        "flops": architecture.flops + architecture.feature_dim * num_ways,
+    }
     assert len(result.scores) == 3
     assert all(score * 9 == pytest.approx(round(score * 9)) for score in result.scores)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from search_spaces.architecture import Architecture, Shape
 from search_spaces.base import Genotype, SearchSpace
+from search_spaces.constrained import cost_with_head
 from search_spaces.parameters import ParameterIndex
 from search_spaces.supernet import features
 from workers.adaptation import InnerLoopConfig
@@ -42,6 +43,13 @@ class Path:
         """Names in the index, and shapes, of the head's parameters."""
         shapes = self.objective.parameter_shapes(self.spec, self.architecture.feature_dim)
         return {f"head{self.source}.{name}": shape for name, shape in shapes.items()}
+
+    @cached_property
+    def cost(self) -> dict[str, float]:
+        """Its parameters, and its multiply-adds on one image, with the head."""
+        num_outputs = self.objective.num_outputs(self.spec)
+        cost = cost_with_head(self.architecture, num_outputs)
+        return {"params": float(cost.num_params), "flops": float(cost.flops)}
 
     @cached_property
     def weights(self) -> dict[str, Shape]:

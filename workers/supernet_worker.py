@@ -102,12 +102,10 @@ class SupernetWorker:
     def _evaluate(self, unit: EvaluationUnit) -> EvaluationResult:
         batch = self._batch(unit.source, unit.split, unit.seeds)
         metrics = evaluate_few_shot(self._episode(unit, batch))
-        score = self._model.path(unit.genotype, unit.source).objective.score
-        return EvaluationResult(
-            unit.key,
-            scores=tuple(metrics[score].tolist()),
-            metrics={name: float(_mean(values)) for name, values in metrics.items() if name != score},
-        )
+        path = self._model.path(unit.genotype, unit.source)
+        score = path.objective.score
+        means = {name: float(_mean(values)) for name, values in metrics.items() if name != score}
+        return EvaluationResult(unit.key, tuple(metrics[score].tolist()), means | path.cost)
 
     def _meta_learn(self, unit: MetaUnit) -> MetaResult:
         batch = self._sources[unit.source].sample("train", unit.seeds).to(self._device)

@@ -153,6 +153,7 @@ class TabularWorker:
     def __init__(self, benchmark: TabularBenchmark) -> None:
         self._benchmark = benchmark
         self._costs: dict[int | None, Scores | None] = {}
+        self._sizes = Constrained(benchmark.space, 0)
         self._tested: tuple[Scores, Scores] | None = None
 
     def describe(self) -> WorkerDescription:
@@ -178,6 +179,8 @@ class TabularWorker:
             self._costs[unit.fidelity] = self._benchmark.seconds(unit.fidelity)
         costs = self._costs[unit.fidelity]
         metrics = {name: float(column[row]) for name, column in self._benchmark.info.items()}
+        size = self._sizes.cost(unit.genotype)
+        metrics |= {"params": float(size.num_params), "flops": float(size.flops)}
         if costs is not None:
             metrics["simulated_seconds"] = float(costs[row])
         return EvaluationResult(unit.key, tuple(map(float, scores)), metrics)
