@@ -16,7 +16,7 @@ from orchestrator.strategies.base import Strategy
 from orchestrator.worker_pool.in_process import InProcessPool
 from orchestrator.worker_pool.pool import WorkerPool
 from search_spaces.base import Genotype, SearchSpace
-from workers.base import MetaResult, Purpose, Unit, UnitResult
+from workers.base import EvaluationResult, MetaResult, Purpose, SignalResult, Unit, UnitResult
 from workers.model import Model
 
 Pool: TypeAlias = WorkerPool | InProcessPool
@@ -69,4 +69,11 @@ def compute(pool: Pool, units: Sequence[Unit], progress: Progress) -> Iterator[U
 
 
 def _num_tasks(result: UnitResult) -> int:
-    return result.num_tasks if isinstance(result, MetaResult) else len(result.scores)
+    """Tasks that were learned; signals learn none."""
+    match result:
+        case EvaluationResult():
+            return len(result.scores)
+        case MetaResult():
+            return result.num_tasks
+        case SignalResult():
+            return 0

@@ -64,7 +64,11 @@ def _evaluate(
         if proposal.index not in fresh
     }
     wanted = {unit.key: unit for own in units.values() for unit in own}
-    results = {key: result for key, result in engine.run.spooled(commit_number).items() if key in wanted}
+    results = {
+        key: result
+        for key, result in engine.run.spooled(commit_number).items()
+        if key in wanted and isinstance(result, EvaluationResult)
+    }
     missing = [unit for key, unit in wanted.items() if key not in results]
     engine.progress.phase("testing" if split == "test" else "evaluating", len(missing))
     num_reused = len(results) + len(proposals) - len(units)

@@ -115,7 +115,20 @@ class MetaUnit:
     second_order: bool = True
 
 
-Unit: TypeAlias = EvaluationUnit | MetaUnit
+@dataclass(frozen=True)
+class SignalUnit:
+    """The low-fidelity signals of one genotype at one version of the weights."""
+
+    key: str
+    genotype: Genotype
+    source: int
+    split: Split
+    seeds: tuple[int, ...]
+    """Of the tasks that the signals look at."""
+    weights_version: int
+
+
+Unit: TypeAlias = EvaluationUnit | MetaUnit | SignalUnit
 
 
 @dataclass(frozen=True)
@@ -145,7 +158,17 @@ class MetaResult:
     failure: str | None = None
 
 
-UnitResult: TypeAlias = EvaluationResult | MetaResult
+@dataclass(frozen=True)
+class SignalResult:
+    """Signals by name, all finite; one that is not defined for the genotype and the task is absent."""
+
+    key: str
+    signals: dict[str, float]
+    seconds: float = 0.0
+    failure: str | None = None
+
+
+UnitResult: TypeAlias = EvaluationResult | MetaResult | SignalResult
 
 
 @dataclass(frozen=True)

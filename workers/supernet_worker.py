@@ -19,6 +19,8 @@ from workers.base import (
     EvaluationUnit,
     MetaResult,
     MetaUnit,
+    SignalResult,
+    SignalUnit,
     Split,
     TaskBatch,
     TaskSource,
@@ -28,6 +30,7 @@ from workers.base import (
 )
 from workers.episode import Episode, prepare_episode
 from workers.evaluators.few_shot import evaluate_few_shot
+from workers.evaluators.zero_cost import SignalsConfig, compute_signals
 from workers.meta_learning import ShardGradient, meta_gradient, reptile_gradient
 from workers.model import Model
 from workers.tasks import TaskSourceConfig
@@ -52,13 +55,22 @@ class ComputeSettings:
 
 
 class SupernetWorker:
-    """Computes evaluation and meta-learning units; each result is a pure function of unit and weights."""
+    """Computes evaluation, meta-learning and signal units; each result is a pure function of unit and weights."""
 
-    def __init__(self, model: Model, sources: Sequence[TaskSource], settings: ComputeSettings) -> None:
+    def __init__(
+        self,
+        model: Model,
+        sources: Sequence[TaskSource],
+        settings: ComputeSettings,
+        signals: SignalsConfig | None = None,
+    ) -> None:
+        if signals is not None:
+            signals.check(model.inner_loop.num_steps)
         _configure_torch(settings)
         self._model = model
         self._sources = sources
         self._settings = settings
+        self._signals = signals
         self._device = torch.device(settings.device)
         self._version = -1
         self._vector = torch.empty(0)
@@ -83,6 +95,8 @@ class SupernetWorker:
                 result = self._evaluate(unit)
             case MetaUnit():
                 result = self._meta_learn(unit)
+            case SignalUnit():
+                result = self._signal(unit)
         return replace(result, seconds=time.perf_counter() - start)
 
     def _load(self, version: int, weights: NDArray[np.float32]) -> None:
@@ -118,6 +132,11 @@ class SupernetWorker:
             )
         return _meta_result(unit, shard)
 
+    def _signal(self, unit: SignalUnit) -> SignalResult:
+        assert self._signals is not None, "this worker was made without signals"
+        episode = self._episode(unit, self._batch(unit.source, unit.split, unit.seeds))
+        return SignalResult(unit.key, compute_signals(episode, self._signals))
+
     def _batch(self, source: int, split: Split, seeds: tuple[int, ...]) -> TaskBatch:
         key = (source, split, seeds)
         if key not in self._batches:
@@ -134,10 +153,13 @@ class SupernetWorker:
 
 
 def make_supernet_worker(
-    model: Model, sources: Sequence[TaskSourceConfig], settings: ComputeSettings
+    model: Model,
+    sources: Sequence[TaskSourceConfig],
+    settings: ComputeSettings,
+    signals: SignalsConfig | None = None,
 ) -> SupernetWorker:
     """A worker that opens the task sources where it runs; raises `TaskDataError`."""
-    return SupernetWorker(model, [source.build() for source in sources], settings)
+    return SupernetWorker(model, [source.build() for source in sources], settings, signals)
 
 
 def _meta_result(unit: MetaUnit, shard: ShardGradient) -> MetaResult:

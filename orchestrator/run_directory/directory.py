@@ -21,6 +21,7 @@ from orchestrator.run_directory.durable_files import (
 )
 from orchestrator.run_directory.journal import Journal, Segment
 from orchestrator.run_directory.lock import locked
+from orchestrator.run_directory.pretraining import Pretraining
 from orchestrator.run_directory.saved_weights import (
     TensorFileError,
     Tensors,
@@ -29,9 +30,8 @@ from orchestrator.run_directory.saved_weights import (
     weights_digest,
 )
 from orchestrator.run_directory.sealed_json import SealError, seal, unseal
-from orchestrator.run_directory.spool import Checkpoint, Spool
+from orchestrator.run_directory.spool import Checkpoint, Spool, SpooledResult
 from orchestrator.state import Commit
-from workers.base import EvaluationResult
 
 _HEADER = """\
 # Written by across; do not edit.
@@ -100,6 +100,11 @@ class RunDirectory:
             raise RunDirectoryError(f"cannot read {file}: {error.strerror}") from error
         return cls(path, **content)
 
+    @property
+    def pretraining(self) -> Pretraining:
+        """What predictors learned before their first score."""
+        return Pretraining(self.path / "predictor")
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Be the one driver of this run; raises `RunInUseError`. A lock whose holder died is free."""
@@ -167,11 +172,11 @@ class RunDirectory:
             path = self.weights_path(commit_number)
             raise RunDirectoryError(f"{path} {error}; {self._weights_remedy(commit_number)}") from error
 
-    def spool(self, commit_number: int, results: Iterable[EvaluationResult]) -> None:
+    def spool(self, commit_number: int, results: Iterable[SpooledResult]) -> None:
         """Keep finished units of the commit under way; see `Spool` for what survives what."""
         self._spool.append(commit_number, results)
 
-    def spooled(self, commit_number: int) -> dict[str, EvaluationResult]:
+    def spooled(self, commit_number: int) -> dict[str, SpooledResult]:
         """Finished units of an unfinished commit, by key."""
         return self._spool.results(commit_number)
 

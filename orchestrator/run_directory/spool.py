@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from zlib import crc32
 
 from numpy.typing import NDArray
@@ -28,10 +28,13 @@ from orchestrator.run_directory.saved_weights import (
     weights_digest,
 )
 from orchestrator.run_directory.sealed_json import canonical_json
-from workers.base import EvaluationResult
+from workers.base import EvaluationResult, SignalResult
+
+SpooledResult: TypeAlias = EvaluationResult | SignalResult
+"""Results of units that are kept; their required fields tell the kinds apart."""
 
 _NAME = re.compile(r"(\d{6,})\.(?:jsonl|checkpoint\.safetensors)")
-_result_adapter: TypeAdapter[EvaluationResult] = TypeAdapter(EvaluationResult)
+_result_adapter: TypeAdapter[SpooledResult] = TypeAdapter(SpooledResult)
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Spool:
         self._open_number = -1
         self._descriptor = -1
 
-    def append(self, commit_number: int, results: Iterable[EvaluationResult]) -> None:
+    def append(self, commit_number: int, results: Iterable[SpooledResult]) -> None:
         """Add finished units of the commit under way; raises `RunDirectoryError`."""
         lines = b"".join(_to_line(result) for result in results)
         path = self._results_path(commit_number)
@@ -69,7 +72,7 @@ class Spool:
                 self.close()  # opening it again ends the torn line
                 raise
 
-    def results(self, commit_number: int) -> dict[str, EvaluationResult]:
+    def results(self, commit_number: int) -> dict[str, SpooledResult]:
         """Finished units by key; of equal keys the later one."""
         path = self._results_path(commit_number)
         if not path.exists():
@@ -133,12 +136,12 @@ class Spool:
         return self.folder / f"{commit_number:06d}.checkpoint.safetensors"
 
 
-def _to_line(result: EvaluationResult) -> bytes:
+def _to_line(result: SpooledResult) -> bytes:
     document = to_json(result, inf_nan_mode="strings")
     return b"%08x %s\n" % (crc32(document), document)
 
 
-def _from_line(line: bytes) -> EvaluationResult | None:
+def _from_line(line: bytes) -> SpooledResult | None:
     checksum, _, document = line.partition(b" ")
     if checksum != b"%08x" % crc32(document):
         return None

@@ -14,7 +14,16 @@ from math import nan
 
 from orchestrator.worker_pool.actor import RaisedError
 from orchestrator.worker_pool.errors import PoolExhaustedError, WorkerOutOfMemoryError
-from workers.base import EvaluationResult, EvaluationUnit, MetaResult, Unit, UnitResult
+from workers.base import (
+    EvaluationResult,
+    EvaluationUnit,
+    MetaResult,
+    MetaUnit,
+    SignalResult,
+    SignalUnit,
+    Unit,
+    UnitResult,
+)
 
 
 @dataclass(eq=False)
@@ -108,9 +117,14 @@ class Backlog:
 
 
 def _failed(unit: Unit, failure: str) -> UnitResult:
-    if isinstance(unit, EvaluationUnit):
-        return EvaluationResult(unit.key, (), failure=failure)
-    return MetaResult(unit.key, None, num_tasks=len(unit.seeds), loss=nan, accuracy=nan, failure=failure)
+    match unit:
+        case EvaluationUnit():
+            return EvaluationResult(unit.key, (), failure=failure)
+        case MetaUnit():
+            num_tasks = len(unit.seeds)
+            return MetaResult(unit.key, None, num_tasks, loss=nan, accuracy=nan, failure=failure)
+        case SignalUnit():
+            return SignalResult(unit.key, {}, failure=failure)
 
 
 def _exhausted(task: Task, num_attempts: int, reason: str) -> PoolExhaustedError:
@@ -122,8 +136,13 @@ def _exhausted(task: Task, num_attempts: int, reason: str) -> PoolExhaustedError
 
 
 def _out_of_memory(unit: Unit, error: RaisedError) -> WorkerOutOfMemoryError:
-    is_evaluation = isinstance(unit, EvaluationUnit)
-    setting = "evaluation.tasks_per_chunk" if is_evaluation else "meta_learning.tasks_per_shard"
+    match unit:
+        case EvaluationUnit():
+            setting = "evaluation.tasks_per_chunk"
+        case MetaUnit():
+            setting = "meta_learning.tasks_per_shard"
+        case SignalUnit():
+            setting = "strategy.signals.max_images or strategy.signals.few_steps.num_tasks"
     return WorkerOutOfMemoryError(
         f"unit {unit.key} (genotype {unit.genotype}, {len(unit.seeds)} tasks) ran out of memory on two fresh"
         f" workers: {error.text}. Lower {setting} and resume"
