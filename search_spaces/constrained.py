@@ -181,3 +181,8 @@ class Constrained:
     def _limits(self) -> str:
         limits = {"max_params": self.max_params, "max_flops": self.max_flops}
         return " and ".join(f"{name} {limit:,}" for name, limit in limits.items() if limit is not None)
+
+
+def unconstrained(space: SearchSpace) -> SearchSpace:
+    """The space itself, without limits."""
+    return space.space if isinstance(space, Constrained) else space

@@ -1,0 +1,22 @@
+"""Predictors rank genotypes by what little is known. A new one is one file with its config, and one line here."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
+
+from workers.predictors.across import AcrossConfig
+from workers.predictors.gaussian_process import GaussianProcessConfig
+from workers.predictors.trees import ExtraTreesConfig, GradientBoostingConfig
+from workers.predictors.weak import WeakConfig
+
+PredictorConfig: TypeAlias = Annotated[
+    AcrossConfig
+    | ExtraTreesConfig
+    | GradientBoostingConfig
+    | GaussianProcessConfig
+    | WeakConfig,
+    Field(discriminator="type"),
+]  # fmt: skip
+"""Any predictor, told apart by `type`."""
