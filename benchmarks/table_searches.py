@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf, lgamma
@@ -18,6 +18,8 @@ from orchestrator.schedules import Generations
 from orchestrator.state import Evaluation, Proposal
 from orchestrator.strategies import StrategyConfig
 from orchestrator.strategies.base import Strategy
+from orchestrator.strategies.guidance.knowledge import Forgetful, TableKnowledge
+from orchestrator.strategies.predictor_guided import PredictorGuided
 from search_spaces import SpaceConfig
 from search_spaces.base import Genotype, SearchSpace
 from search_spaces.tables import open_table
@@ -54,13 +56,22 @@ class Question:
     tasks: tuple[str, ...]
     fitness: str = "score"
     reward: Reading = field(default_factory=Reading)
+    earlier_tasks: tuple[str, ...] = ()
+    signals: tuple[str, ...] | None = None
 
     @cached_property
     def benchmark(self) -> TabularBenchmark:
         """The open table."""
         table = open_table(self.file)
         config = TableConfig.model_validate(
-            {"file": self.file, "tasks": self.tasks, "fitness": self.fitness, "reward": self.reward}
+            {
+                "file": self.file,
+                "tasks": self.tasks,
+                "fitness": self.fitness,
+                "reward": self.reward,
+                "earlier_tasks": self.earlier_tasks,
+                "signals": self.signals,
+            }
         )
         section: Any = {"type": table.space}
         space: SpaceConfig = TypeAdapter[SpaceConfig](SpaceConfig).validate_python(section)
@@ -91,6 +102,11 @@ class Question:
             return known[genotype]
 
         return flops
+
+    @cached_property
+    def knowledge(self) -> TableKnowledge:
+        """What a predictor may see beside the values."""
+        return TableKnowledge(self.benchmark)
 
 
 def build_strategy(name: str, space: SearchSpace, **settings: Any) -> Strategy:
@@ -179,9 +195,12 @@ def trace(
     *,
     to_optimum: bool = False,
     first: Sequence[Genotype] = (),
+    settings: Mapping[str, Any] | None = None,
 ) -> Trace:
     """Search up to the greatest budget of distinct queries, or on until the optimum is found."""
-    strategy = build_strategy(name, question.space)
+    strategy = build_strategy(name, question.space, **(settings or {}))
+    if isinstance(strategy, PredictorGuided):
+        strategy = strategy.informed(question.knowledge, seed=seed, cache=Forgetful())
     optimum = question.values.max()
     best, found = -inf, inf
     at_budget: dict[int, tuple[float, float]] = {}

@@ -13,12 +13,12 @@ from orchestrator.finalists import choose_finalists
 from orchestrator.meta_learning_phase import kept_if_interrupted, meta_learn, meta_state_from
 from orchestrator.one_by_one_phase import evaluate_stretch, replay
 from orchestrator.plots.gallery import Gallery
+from orchestrator.proposal_phase import propose
 from orchestrator.schedules import GenerationsConfig, Schedule
 from orchestrator.state import (
     Commit,
     Evaluation,
     MetaLearningSummary,
-    Proposal,
     SearchState,
     Timings,
     is_finished,
@@ -26,8 +26,6 @@ from orchestrator.state import (
 )
 from orchestrator.strategies.base import SteadyStrategy, Strategy, advance
 from orchestrator.tracking.tracker import Tracker
-from search_spaces.base import Genotype
-from workers.base import Purpose
 from workers.outer_optimizer import MetaState
 
 
@@ -53,7 +51,7 @@ def search_until_finished(
             state = replace(state, weights_version=meta.step)
             engine.pool.publish(meta.step, meta.weights)
             with kept_if_interrupted(engine, len(commits), phase):
-                evaluated = _evaluate(engine, len(commits), state, schedule)
+                evaluated = _evaluate(engine, len(commits), state, schedule, clock)
             timings = clock.timings(evaluated, phase.computed, num_shards_reused=phase.found.num_shards)
             state = tell(engine.config, engine.strategy, state, evaluated.evaluations)
             commit = _commit("generation", commits, state, evaluated, phase.summary, timings, tracker)
@@ -96,19 +94,15 @@ def tell(
 
 
 def _evaluate(
-    engine: Engine, commit_number: int, state: SearchState, schedule: Schedule | None
+    engine: Engine, commit_number: int, state: SearchState, schedule: Schedule | None, clock: _Clock
 ) -> EvaluatedGeneration:
     """One generation, or as many individuals as a commit has."""
     stretch = engine.config.schedule
     if schedule is None or isinstance(stretch, GenerationsConfig):
-        return evaluate_generation(engine, commit_number, state, _ask(engine, state))
+        proposals = propose(engine, commit_number, state)
+        clock.end_proposing()
+        return evaluate_generation(engine, commit_number, state, proposals)
     return evaluate_stretch(engine, commit_number, schedule, state.next_index + stretch.commit_size)
-
-
-def _ask(engine: Engine, state: SearchState) -> list[Proposal]:
-    rng = engine.rng(state.generation, Purpose.PROPOSALS)
-    proposals = engine.strategy.ask(state, rng, engine.strategy.num_new(state))
-    return _begin_with(engine.initial_genotypes, proposals) if state.generation == 0 else proposals
 
 
 def _schedule(engine: Engine, commits: Sequence[Commit]) -> Schedule | None:
@@ -120,13 +114,6 @@ def _schedule(engine: Engine, commits: Sequence[Commit]) -> Schedule | None:
     schedule = config.build(strategy, engine.space, seed=engine.config.seed, first=engine.initial_genotypes)
     replay(schedule, commits)
     return schedule
-
-
-def _begin_with(genotypes: Sequence[Genotype], proposals: Sequence[Proposal]) -> list[Proposal]:
-    """The first generation with as many of its genotypes replaced, the given ones first."""
-    others = [each.genotype for each in proposals if each.genotype not in genotypes]
-    chosen = [*genotypes, *others][: len(proposals)]
-    return [replace(each, genotype=genotype) for each, genotype in zip(proposals, chosen, strict=True)]
 
 
 def _restore_meta_state(engine: Engine, commits: Sequence[Commit]) -> MetaState | None:
@@ -167,16 +154,20 @@ class _Clock:
     engine: Engine
     started: float
     meta_learned: float
+    proposed: float
     busy_before: float
     failures_before: int
 
     @classmethod
     def start(cls, engine: Engine) -> _Clock:
         now, statistics = time.perf_counter(), engine.pool.statistics
-        return cls(engine, now, now, statistics.busy_seconds, statistics.num_failures)
+        return cls(engine, now, now, now, statistics.busy_seconds, statistics.num_failures)
 
     def end_meta_learning(self) -> None:
-        self.meta_learned = time.perf_counter()
+        self.meta_learned = self.proposed = time.perf_counter()
+
+    def end_proposing(self) -> None:
+        self.proposed = time.perf_counter()
 
     def timings(
         self, evaluated: EvaluatedGeneration, computed: MetaLearningSummary, *, num_shards_reused: int = 0
@@ -186,7 +177,8 @@ class _Clock:
         return Timings(
             wall_seconds=now - self.started,
             meta_learning_seconds=self.meta_learned - self.started,
-            evaluation_seconds=now - self.meta_learned,
+            proposal_seconds=self.proposed - self.meta_learned,
+            evaluation_seconds=now - self.proposed,
             worker_busy_seconds=statistics.busy_seconds - self.busy_before,
             num_workers=statistics.num_workers,
             num_units_computed=evaluated.num_computed + computed.num_shards,

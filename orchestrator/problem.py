@@ -16,12 +16,15 @@ import numpy as np
 
 from orchestrator.config.run_config import RunConfig, build_model, build_sources, build_space
 from orchestrator.state import Proposal
+from orchestrator.strategies.guidance.knowledge import Knowledge, SizeKnowledge, TableKnowledge
+from orchestrator.strategies.predictor_guided import PredictorGuidedConfig
 from orchestrator.units import chunks, task_seeds, test_seeds, unit_key
 from orchestrator.worker_pool.actor import Worker
 from search_spaces.base import Genotype, SearchSpace
 from search_spaces.constrained import Constrained, Cost
-from workers.base import EvaluationUnit, Purpose, Split, TaskSource
+from workers.base import EvaluationUnit, Purpose, SignalUnit, Split, TaskSource
 from workers.evaluators.tabular import TabularBenchmark, make_tabular_worker
+from workers.evaluators.zero_cost import SignalsConfig
 from workers.model import Model
 from workers.objectives import OBJECTIVES
 from workers.supernet_worker import ComputeSettings, make_supernet_worker
@@ -50,6 +53,13 @@ class Problem(Protocol):
         self, proposal: Proposal, split: Split, seeds: Sequence[int], version: int
     ) -> list[EvaluationUnit]:
         """The work for one genotype, cut by the config alone."""
+
+    def signal_units(self, genotypes: Sequence[Genotype], version: int) -> list[SignalUnit]:
+        """The work of measuring signals, one unit a genotype; none where no signals are measured."""
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What is known of genotypes before they are evaluated."""
 
     def fitness(self, scores: Sequence[float]) -> float:
         """Of the scores of all tasks, in unit order."""
@@ -81,7 +91,7 @@ class FewShotProblem:
 
     def worker(self, settings: ComputeSettings) -> WorkerRecipe:
         arguments = {"model": self.model, "sources": self.config.tasks, "settings": settings}
-        return make_supernet_worker, arguments
+        return make_supernet_worker, arguments | {"signals": self._signals}
 
     def seeds(self, split: Split, version: int) -> tuple[int, ...]:
         if split == "test":
@@ -102,6 +112,26 @@ class FewShotProblem:
             for source in range(len(self.model.specs))
             for chunk in chunks(seeds, size)
         ]
+
+    def signal_units(self, genotypes: Sequence[Genotype], version: int) -> list[SignalUnit]:
+        if self._signals is None:
+            return []
+        seeds = self.seeds("validation", version)[: self._signals.num_seeds]
+        return [
+            SignalUnit(
+                unit_key(genotype, 0, "signals", seeds, version), genotype, 0, "validation", seeds, version
+            )
+            for genotype in genotypes
+        ]
+
+    @property
+    def knowledge(self) -> Knowledge:
+        return SizeKnowledge(self._costs)
+
+    @property
+    def _signals(self) -> SignalsConfig | None:
+        strategy = self.config.strategy
+        return strategy.signals if isinstance(strategy, PredictorGuidedConfig) else None
 
     def fitness(self, scores: Sequence[float]) -> float:
         return fsum(scores) / len(scores)
@@ -143,6 +173,13 @@ class TabularProblem:
         genotype, fidelity = proposal.genotype, None if split == "test" else proposal.fidelity
         key = unit_key(genotype, 0, f"{split} {fidelity}", seeds, version)
         return [EvaluationUnit(key, genotype, 0, split, tuple(seeds), version, fidelity)]
+
+    def signal_units(self, genotypes: Sequence[Genotype], version: int) -> list[SignalUnit]:
+        return []
+
+    @cached_property
+    def knowledge(self) -> Knowledge:
+        return TableKnowledge(self.benchmark)
 
     def fitness(self, scores: Sequence[float]) -> float:
         return min(scores) if self.benchmark.config.fitness == "worst" else fsum(scores) / len(scores)

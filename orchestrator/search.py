@@ -30,6 +30,7 @@ from orchestrator.resuming import (
 )
 from orchestrator.run_directory import RunDirectory, fingerprint
 from orchestrator.state import Commit, Evaluation, Proposal, SearchState, is_finished
+from orchestrator.strategies.predictor_guided import PredictorGuided
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.worker_pool.cluster import connect, living_nodes, wait_for_nodes
 from orchestrator.worker_pool.in_process import InProcessPool
@@ -171,6 +172,8 @@ def _search(
 ) -> SearchOutcome:
     """The loop, with everything that it needs around it."""
     strategy, model = config.strategy.build(problem.space), problem.model
+    if isinstance(strategy, PredictorGuided):
+        strategy = strategy.informed(problem.knowledge, seed=config.seed, cache=run.pretraining)
     tracker, gallery = _show_cases(run, config, problem.space)
     take_initial_weights(run, config, model)
     start = MetaState.start(model.initial_vector(config.seed) if model else np.zeros(0, np.float32))

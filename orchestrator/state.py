@@ -17,6 +17,16 @@ from search_spaces.base import Genotype
 
 
 @dataclass(frozen=True)
+class Forecast:
+    """What a predictor expected of a genotype before its evaluation, on the predictor's own scale."""
+
+    mean: float
+    std: float
+    num_considered: int = 1
+    """Candidates of its generation among which it was chosen; 1: the forecast had no part in the choice."""
+
+
+@dataclass(frozen=True)
 class Proposal:
     """One individual to evaluate. A survivor keeps the index, parents and birth of its first proposal."""
 
@@ -29,6 +39,10 @@ class Proposal:
     """Generation of its first proposal."""
     fidelity: int | None = None
     """How much the evaluation may cost: epochs in a benchmark table, tasks in a few-shot search; None: the full one."""
+    forecast: Forecast | None = None
+    """None where no predictor was asked."""
+    signals: dict[str, float] = field(default_factory=dict)
+    """Low-fidelity signals that were measured before it was chosen."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,8 @@ class Timings:
 
     wall_seconds: float = 0.0
     meta_learning_seconds: float = 0.0
+    proposal_seconds: float = 0.0
+    """Choosing the individuals, with signals and predictors where they have a part in it."""
     evaluation_seconds: float = 0.0
     worker_busy_seconds: float = 0.0
     """Summed over the workers."""

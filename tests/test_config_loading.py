@@ -134,7 +134,7 @@ def test_missing_keys_and_wrong_types_name_the_choices(folder: Path) -> None:
         " (got layerwse); did you mean layerwise?",
         "small.yaml: tasks.0.root: missing key",
         "small.yaml: strategy.type: missing key; choose one of genetic, regularized_evolution, local_search,"
-        " reinforce, successive_halving, nsga2, nsga3, random, fixed",
+        " reinforce, successive_halving, predictor_guided, nsga2, nsga3, random, fixed",
     ]
     assert [line.split(": ", 1)[1] for line in problems("")] == [
         "name: missing key",
@@ -173,8 +173,8 @@ def test_one_wrong_value(folder: Path, section: str, problem: str) -> None:
 def test_a_wrong_setting_is_not_blamed_on_the_file(folder: Path) -> None:
     assert problems(MINIMAL, "tasks.num_ways=1", "sed=2", "strategy={type: genetik}") == [
         "--set: tasks.num_ways: must be at least 2 (got 1)",
-        "--set: strategy.type: must be one of genetic, reinforce, regularized_evolution, nsga2, nsga3, fixed,"
-        " random, local_search, successive_halving (got genetik); did you mean genetic?",
+        "--set: strategy.type: must be one of genetic, reinforce, regularized_evolution, predictor_guided, nsga2,"
+        " nsga3, fixed, random, local_search, successive_halving (got genetik); did you mean genetic?",
         "--set: sed: unknown key; did you mean seed?",
     ]
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -55,6 +55,12 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "local_search": {"num_neighbours": 8},
     "reinforce": {"population_size": 8},
     "successive_halving": {"population_size": 9, "fidelities": [1, 3, None]},
+    "predictor_guided": {
+        "batch_size": 6,
+        "num_elites": 2,
+        "num_initial": 8,
+        "candidates": {"type": "offspring", "num_children": 16},
+    },
     "nsga2": {"population_size": 8},
     "nsga3": {"population_size": 8},
     "random": {"population_size": 8},
@@ -63,7 +69,9 @@ SECTIONS: dict[str, dict[str, Any]] = {
 BASELINES = {"random", "fixed", "successive_halving"}
 every_strategy = pytest.mark.parametrize("name", SECTIONS)
 every_sampler = pytest.mark.parametrize("name", SECTIONS.keys() - {"fixed"})
-every_population = pytest.mark.parametrize("name", SECTIONS.keys() - {"fixed", "local_search"})
+every_population = pytest.mark.parametrize(
+    "name", SECTIONS.keys() - {"fixed", "local_search", "predictor_guided"}
+)
 every_search = pytest.mark.parametrize("name", SECTIONS.keys() - BASELINES)
 
 
@@ -148,7 +156,7 @@ def ask_in_json(documents: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         state = state_after(strategy, [commit_from_json(each) for each in journal])
         proposals = ask(strategy, replace(state, weights_version=10 * len(journal)))
         path = strategy.sample_path(np.random.default_rng(1))
-        answers[name] = json.loads(json.dumps([[vars(each) for each in proposals], path]))
+        answers[name] = json.loads(json.dumps([[asdict(each) for each in proposals], path]))
     return answers
 
 
@@ -184,7 +192,7 @@ def test_resumes_from_json_in_a_fresh_process() -> None:
     answers = json.loads(process.stdout)
     assert answers == ask_in_json(journals)
     for name, (proposals, _) in answers.items():
-        expected = [vars(each.proposal) for each in uninterrupted[name].evaluations]
+        expected = [asdict(each.proposal) for each in uninterrupted[name].evaluations]
         assert proposals == json.loads(json.dumps(expected))
 
 

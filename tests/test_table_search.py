@@ -49,7 +49,8 @@ def table_config(shared_data: Path, **changes: Any) -> RunConfig:
         "compute": {"device": "cpu"},
     }
     for name, value in changes.items():
-        document[name] = {**document.get(name, {}), **value} if isinstance(value, dict) else value
+        is_partial = isinstance(value, dict) and "type" not in value
+        document[name] = {**document.get(name, {}), **value} if is_partial else value
     return parse_config(document, origin="table.yaml")
 
 

@@ -18,6 +18,7 @@ from orchestrator.run_directory import RunDirectory, RunDirectoryError
 from orchestrator.schedules import GenerationsConfig
 from orchestrator.strategies.base import SteadyStrategy, Strategy
 from orchestrator.strategies.fixed import FixedConfig
+from orchestrator.strategies.guidance.candidates import SpaceNotEnumerableError
 from search_spaces.base import ConstraintError, InvalidGenotypeError
 from search_spaces.layerwise import InputTooSmallError
 from search_spaces.tables import TableError
@@ -64,7 +65,7 @@ def validate_config(config: RunConfig, *, origin: str, is_new: bool = True) -> S
     with _noted(problems, f"{origin}: constraints", ConstraintError):
         space.sample(np.random.default_rng(config.seed))
     key = "strategy.genotype" if isinstance(config.strategy, FixedConfig) else "strategy"
-    with _noted(problems, f"{origin}: {key}", InvalidGenotypeError):
+    with _noted(problems, f"{origin}: {key}", InvalidGenotypeError, SpaceNotEnumerableError):
         strategy = config.strategy.build(space)
         if not isinstance(config.schedule, GenerationsConfig) and not isinstance(strategy, SteadyStrategy):
             problems.append(
@@ -76,11 +77,11 @@ def validate_config(config: RunConfig, *, origin: str, is_new: bool = True) -> S
 
 
 @contextmanager
-def _noted(problems: list[str], place: str, kind: type[ValueError]) -> Iterator[None]:
+def _noted(problems: list[str], place: str, *kinds: type[ValueError]) -> Iterator[None]:
     """Add each line of an error's text to `problems`."""
     try:
         yield
-    except kind as error:
+    except kinds as error:
         problems += [f"{place}: {line}" for line in str(error).splitlines()]
 
 

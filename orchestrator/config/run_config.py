@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from orchestrator.schedules import GenerationsConfig, ScheduleConfig
 from orchestrator.strategies import StrategyConfig
+from orchestrator.strategies.predictor_guided import PredictorGuidedConfig
 from orchestrator.tracking.config import TrackingConfig
 from orchestrator.worker_pool.config import WorkersConfig
 from search_spaces import SpaceConfig
@@ -166,6 +167,18 @@ class RunConfig(Config):
                     f"{', '.join(used)}: a search of a table adapts and learns nothing; delete"
                     f" {'it' if len(used) == 1 else 'them'}, or the section table"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _measures_signals_where_it_can(self) -> Self:
+        if not isinstance(self.strategy, PredictorGuidedConfig) or self.strategy.signals is None:
+            return self
+        if self.table is not None:
+            raise ValueError(
+                "strategy.signals: a table's networks are not there to measure; delete it, and name the table's own"
+                " proxies in table.signals"
+            )
+        self.strategy.signals.check(self.inner_loop.num_steps)
         return self
 
     @model_validator(mode="after")

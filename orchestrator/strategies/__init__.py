@@ -11,6 +11,7 @@ from orchestrator.strategies.genetic import GeneticConfig
 from orchestrator.strategies.local_search import LocalSearchConfig
 from orchestrator.strategies.nsga2 import Nsga2Config
 from orchestrator.strategies.nsga3 import Nsga3Config
+from orchestrator.strategies.predictor_guided import PredictorGuidedConfig
 from orchestrator.strategies.random import RandomConfig
 from orchestrator.strategies.regularized_evolution import RegularizedEvolutionConfig
 from orchestrator.strategies.reinforce import ReinforceConfig
@@ -22,6 +23,7 @@ StrategyConfig: TypeAlias = Annotated[
     | LocalSearchConfig
     | ReinforceConfig
     | SuccessiveHalvingConfig
+    | PredictorGuidedConfig
     | Nsga2Config
     | Nsga3Config
     | RandomConfig

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -48,6 +48,24 @@ class SteadyStrategy(Strategy, Protocol):
 
     def absorb(self, state: SearchState, result: Evaluation) -> SearchState:
         """The state after one more evaluation."""
+
+
+@runtime_checkable
+class ScreeningStrategy(Strategy, Protocol):
+    """One that considers more candidates than it proposes; `ask` is `choose` without measured signals."""
+
+    def consider(self, state: SearchState, rng: np.random.Generator) -> list[Bred]:
+        """Candidates for the next generation."""
+
+    def choose(
+        self,
+        state: SearchState,
+        rng: np.random.Generator,
+        num: int,
+        considered: Sequence[Bred],
+        measured: Mapping[Genotype, Mapping[str, float]],
+    ) -> list[Proposal]:
+        """The survivors, then `num` of those that were considered; `measured` are their low-fidelity signals."""
 
 
 def advance(

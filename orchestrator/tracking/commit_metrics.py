@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import accumulate, zip_longest
 from statistics import fmean, median
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from orchestrator.objectives import FrontSummary, Objective
 from orchestrator.state import Commit, Evaluation, Timings, table_ranks
 from orchestrator.statistics import mean_and_interval
+from orchestrator.strategies.guidance.forecasts import kendall_tau, newest
 from search_spaces.base import Genotype
 
 
@@ -35,6 +37,7 @@ def metrics_of(commit: Commit, best: float) -> dict[str, float]:
         metrics = {
             **_fitness(commit.evaluations, best),
             **_population(commit.evaluations),
+            **_predictor(commit),
             **_throughput(commit),
             **_workers(commit.timings),
             **_meta_learning(commit),
@@ -68,6 +71,8 @@ def population_of(commit: Commit, to_string: Callable[[Genotype], str]) -> dict[
             "string": to_string(item.proposal.genotype),
             "parents": item.proposal.parents,
             "birth": item.proposal.birth,
+            "forecast": None if item.proposal.forecast is None else asdict(item.proposal.forecast),
+            "signals": item.proposal.signals,
             "fitness": item.fitness,
             "metrics": item.metrics,
             "failure": item.failure,
@@ -138,6 +143,21 @@ def _population(evaluations: Sequence[Evaluation]) -> dict[str, float]:
     }
 
 
+def _predictor(commit: Commit) -> dict[str, float]:
+    """How well the forecasts ranked what was found; nothing where no predictor was asked."""
+    born = newest(commit.evaluations)
+    forecasts = [each.proposal.forecast for each in born if each.proposal.forecast is not None]
+    if not forecasts:
+        return {}
+    tau = kendall_tau(born)
+    return {
+        "predictor/kendall_tau": math.nan if tau is None else tau,
+        "predictor/num_considered": max(each.num_considered for each in forecasts),
+        "predictor/num_screened": sum(each.num_considered > 1 for each in forecasts),
+        "predictor/std": fmean(each.std for each in forecasts),
+    }
+
+
 def _throughput(commit: Commit) -> dict[str, float]:
     timings = commit.timings
     return {
@@ -175,6 +195,7 @@ def _seconds(timings: Timings) -> dict[str, float]:
     return {
         "seconds/wall": timings.wall_seconds,
         "seconds/meta_learning": timings.meta_learning_seconds,
+        "seconds/proposal": timings.proposal_seconds,
         "seconds/evaluation": timings.evaluation_seconds,
         "seconds/worker_busy": timings.worker_busy_seconds,
     }

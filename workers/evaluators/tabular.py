@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from search_spaces.base import Config, Genotype, InvalidGenotypeError, SearchSpace
-from search_spaces.constrained import Constrained
+from search_spaces.constrained import Constrained, unconstrained
 from search_spaces.tables import BenchmarkTable, TableError, open_table
 from workers.base import EvaluationResult, EvaluationUnit, Unit, UnitResult, WorkerDescription
 
 Epoch: TypeAlias = Literal["final", "best"] | Annotated[int, Field(ge=1)]
 Scores: TypeAlias = NDArray[np.float64]
+MIN_KNOWN = 0.5
+"""The share of networks for which a table's proxy must be known to be seen without being named."""
 
 
 class Reading(Config):
@@ -47,11 +49,20 @@ class TableConfig(Config):
     itself is for one task."""
     info: tuple[str, ...] = ()
     """Columns of the table about the networks themselves that evaluations carry, such as a latency."""
+    signals: tuple[str, ...] | None = None
+    """Zero-cost proxies that predictors may see; None: all that the table has for most networks."""
+    earlier_tasks: tuple[str, ...] = ()
+    """Other tasks of the table, whose values predictors may see as if they had been searched before."""
 
     @model_validator(mode="after")
     def _suits_the_number_of_tasks(self) -> Self:
         if len(set(self.tasks)) < len(self.tasks):
             raise ValueError(f"tasks must be distinct (got {', '.join(self.tasks)})")
+        both = [task for task in self.tasks if task in self.earlier_tasks]
+        if both:
+            raise ValueError(
+                f"earlier_tasks must not be among the tasks that are searched (got {', '.join(both)})"
+            )
         if self.fitness == "score" and len(self.tasks) > 1:
             raise ValueError("fitness must be mean_rank, normalised or worst for several tasks (got score)")
         return self
@@ -74,9 +85,8 @@ class TabularBenchmark:
 
     def check(self) -> None:
         """Raise `TableError` unless the table is of this space and has all that may be asked for."""
-        space = self.space.space if isinstance(self.space, Constrained) else self.space
         try:
-            space.from_string(self.table.strings[0])
+            unconstrained(self.space).from_string(self.table.strings[0])
         except InvalidGenotypeError as error:
             raise TableError(
                 f"{self.table.path} is a table of the space {self.table.space}: {error}"
@@ -84,7 +94,7 @@ class TabularBenchmark:
         for reading in (self.config.reward, self.config.test, *self.config.fidelities.values()):
             if reading is not None:
                 self.raw(reading)
-        _ = self.info
+        _ = self.info, self.signals, self.earlier
 
     def row(self, genotype: Genotype) -> int:
         """Where a genotype stands in the table; raises `TableError`."""
@@ -141,6 +151,33 @@ class TabularBenchmark:
         """The columns that evaluations carry; those that depend on the task are the first task's."""
         task = self.config.tasks[0]
         return {name: self.table.info(name, task) for name in self.config.info}
+
+    @cached_property
+    def signals(self) -> dict[str, Scores]:
+        """Zero-cost proxies by name, (N,) each; those of several tasks are told apart by the task's name."""
+        found = {}
+        for task in self.config.tasks:
+            proxies = self.table.proxies(task)
+            lacking = [name for name in self.config.signals or () if name not in proxies]
+            if lacking:
+                raise TableError(
+                    f"{self.table.path}: no signal {', '.join(lacking)} of task {task!r}; it has"
+                    f" {', '.join(proxies) or 'none'}"
+                )
+            for name, values in proxies.items():
+                is_common = np.isfinite(values).mean() >= MIN_KNOWN
+                if name in self.config.signals if self.config.signals is not None else is_common:
+                    found[name if len(self.config.tasks) == 1 else f"{name}/{task}"] = values
+        return found
+
+    @cached_property
+    def earlier(self) -> dict[str, Scores]:
+        """Scores of the earlier tasks, (N,) each: the metric that is searched where they have it, else their own."""
+        metric, epoch = self.config.reward.metric, self.config.reward.epoch
+        return {
+            task: self.table.scores(task, metric if metric in self.table.metrics(task) else None, epoch=epoch)
+            for task in self.config.earlier_tasks
+        }
 
     @cached_property
     def _scores(self) -> dict[int | None, Scores]:

@@ -1,0 +1,8 @@
+"""The parts of a predictor-guided search.
+
+- `acquisition`: which of what was predicted is worth an evaluation
+- `candidates`: where genotypes to predict come from
+- `experience`: what a predictor learns from: comparable scores of all evaluations
+- `forecasts`: how good its predictions were
+- `knowledge`: what is known before the first evaluation
+"""
