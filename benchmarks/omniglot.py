@@ -7,6 +7,7 @@ Arms, one after the other on the whole machine, the same time each:
 
 - `across`: the search of configs/omniglot_two_cores.yaml takes the first part of the time; then the network that it
   found goes on alone, from the supernet's weights.
+- `guided`: the same, but a predictor screens the children of the search, four for each that is evaluated.
 - `fixed_32`, `fixed_64`: no search; 4CONV, the network whose surroundings are searched, with 32 filters and with the
   64 of the literature, is meta-trained by the same engine with the same settings.
 - `random`: no search either; a member of the searched space, drawn uniformly for each seed, is meta-trained.
@@ -68,6 +69,15 @@ TASKS_PER_SHARD = 8
 NUM_TEST_TASKS = 600
 TEST_SEED = 0
 """Of the held-out tasks, whatever the seed of a search."""
+GUIDED: Mapping[str, object] = {
+    "type": "predictor_guided",
+    "batch_size": 8,
+    "num_elites": 4,
+    "num_initial": 12,
+    "candidates": {"type": "offspring", "num_children": 32},
+    "signals": {"names": ["naswot", "synflow", "few_steps"]},
+}
+"""The population of the config's genetic algorithm, bred by it, from four times as many children."""
 CONTINUATION_SEED = 1000
 """Added to the seed of the search: what goes on meets tasks that the search has not seen."""
 
@@ -133,7 +143,10 @@ def scaled(count: int, minutes: float, *, least: int) -> int:
     return max(least, round(count * min(1.0, minutes / FULL_MINUTES)))
 
 
-def measure_across(options: Namespace, seed: int) -> Arm:
+def measure_across(
+    options: Namespace, seed: int, name: str = "across", strategy: Mapping[str, object] | None = None
+) -> Arm:
+    """The search of the config, or with another `strategy`, and the training of what it found."""
     budget, minutes = 60 * options.minutes, options.minutes
     folder = options.run_dir / f"seed{seed}"
     plan = load_config(SEARCH_CONFIG).meta_learning
@@ -142,12 +155,13 @@ def measure_across(options: Namespace, seed: int) -> Arm:
             options,
             {
                 "seed": seed,
+                **({"strategy": strategy} if strategy else {}),
                 "search.max_seconds": SEARCH_SHARE * budget,
                 "meta_learning.warmup_steps": scaled(plan.warmup_steps, minutes, least=0),
                 "meta_learning.steps_per_generation": scaled(plan.steps_per_generation, minutes, least=5),
             },
         ),
-        folder / "across_search",
+        folder / f"{name}_search",
     )
     assert search.best is not None, "no genotype could be evaluated"
     _, config = load_run(search.run_dir)
@@ -159,9 +173,9 @@ def measure_across(options: Namespace, seed: int) -> Arm:
         "initial_weights": search.run_dir,
     }
     left = budget - seconds_of(search)
-    phases = {"search": search, **meta_train(options, folder / "across", settings, seconds=left)}
+    phases = {"search": search, **meta_train(options, folder / name, settings, seconds=left)}
     scores = held_out_scores(phases["training"], genotype)
-    return Arm(f"{BENCHMARK}/across/seed{seed}", phases, found, scores)
+    return Arm(f"{BENCHMARK}/{name}/seed{seed}", phases, found, scores)
 
 
 def measure_fixed(options: Namespace, seed: int, filters: int) -> Arm:
@@ -249,7 +263,12 @@ def main() -> None:
     parser = make_parser("a search against 4CONV on Omniglot", full="three seeds, 6 minutes an arm")
     parser.add_argument("--minutes", type=float, help="wall-clock time of an arm (1; with --full 6)")
     parser.add_argument("--seeds", type=int, help="number of seeds (1; with --full 3)")
-    parser.add_argument("--filters", type=int, nargs="*", default=[32, 64], help="widths of 4CONV (32 64)")
+    parser.add_argument(
+        "--rivals",
+        nargs="*",
+        default=["fixed_32", "fixed_64", "random", "guided"],
+        help="arms beside across (fixed_32 fixed_64 random guided)",
+    )
     parser.add_argument("--data", type=Path, default=Path("data/omniglot"), help="folder of the two archives")
     parser.add_argument("--run-dir", type=Path, help="default: runs/omniglot_M_minutes")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the learning curves as PNG")
@@ -263,9 +282,11 @@ def main() -> None:
     arms: list[Arm] = [measure_config(options)] if options.config else []
     lines: list[Measurement] = [line for arm in arms for line in report(arm)]
     rivals: dict[str, Callable[[Namespace, int], Arm]] = {
-        **{f"fixed_{filters}": partial(measure_fixed, filters=filters) for filters in options.filters},
+        **{f"fixed_{filters}": partial(measure_fixed, filters=filters) for filters in (32, 64)},
         "random": measure_random,
+        "guided": partial(measure_across, name="guided", strategy=GUIDED),
     }
+    rivals = {name: measure for name, measure in rivals.items() if name in options.rivals}
     pairs: dict[str, list[tuple[Arm, Arm]]] = {name: [] for name in rivals}
     for seed in range(0 if options.config else options.seeds or (3 if options.full else 1)):
         across = measure_across(options, seed)

@@ -22,7 +22,8 @@ class Measurement:
     """Repetitions that the value comes from."""
 
     def __str__(self) -> str:
-        digits = 0 if abs(self.value) >= 1000 else 4 if self.metric.startswith("accuracy") else 2
+        is_share = self.metric.startswith(("accuracy", "kendall", "precision"))
+        digits = 0 if abs(self.value) >= 1000 else 4 if is_share else 2
         return f"{self.case:44} {self.metric:34} {self.value:12,.{digits}f} {self.unit:5} n={self.n}"
 
 

@@ -151,7 +151,10 @@ class LiveProgress:
     def generation_done(self, commit: Commit) -> None:
         self._pace.finish_generation()
         if commit.kind == "generation":
+            before = self._generations[-1:]
             self._generations.append(summarize_generation(commit, self._generations))
+            if self._generations[-1].is_unscreened and not any(each.is_unscreened for each in before):
+                self.message("the predictor stands aside until its forecasts rank better")
         else:
             self.message(_test_line(commit))
         self._refresh()
@@ -249,6 +252,10 @@ def _generation_line(summary: GenerationSummary) -> str:
     ]
     if summary.loss is not None:
         parts.insert(3, f"loss {format_fitness(summary.loss)}")
+    if summary.kendall_tau is not None:
+        parts.append(f"forecasts' τ {summary.kendall_tau:.2f}")
+    if summary.is_unscreened:
+        parts.append("the predictor stood aside")
     return ", ".join(parts)
 
 

@@ -8,6 +8,7 @@ from math import isfinite
 from statistics import fmean
 
 from orchestrator.state import Commit
+from orchestrator.strategies.guidance.forecasts import kendall_tau, newest
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class GenerationSummary:
     num_failed: int
     """Genotypes without fitness."""
     num_worker_failures: int
+    kendall_tau: float | None
+    """Of a predictor's forecasts with what was found; None without forecasts."""
+    is_unscreened: bool
+    """Whether the predictor had no part in the choice although it was asked."""
     wall_seconds: float
 
 
@@ -47,6 +52,8 @@ def summarize_generation(commit: Commit, earlier: Sequence[GenerationSummary]) -
     fitness = finite_values(evaluation.fitness for evaluation in commit.evaluations)
     best = max(fitness, default=None)
     records = finite_values([best, earlier[-1].best_so_far if earlier else None])
+    born = newest(commit.evaluations)
+    forecasts = [each.proposal.forecast for each in born if each.proposal.forecast is not None]
     timings = commit.timings
     worker_seconds = timings.wall_seconds * timings.num_workers
     return GenerationSummary(
@@ -62,6 +69,8 @@ def summarize_generation(commit: Commit, earlier: Sequence[GenerationSummary]) -
         num_workers=timings.num_workers,
         num_failed=len(commit.evaluations) - len(fitness),
         num_worker_failures=timings.num_worker_failures,
+        kendall_tau=kendall_tau(born),
+        is_unscreened=bool(forecasts) and all(each.num_considered == 1 for each in forecasts),
         wall_seconds=timings.wall_seconds,
     )
 
