@@ -20,10 +20,10 @@ from typing import Annotated, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
 
 from search_spaces.base import Config, SearchSpace
-from workers.predictors.base import Candidates, Columns, Prediction, Values, check_scores
+from workers.predictors.base import Candidates, Columns, Prediction, Values, check_scores, normal_scores
 from workers.predictors.kernels import AdditiveGaussianProcess, Array, Kind, Views, distances
 
 MIN_KNOWN = 0.5
@@ -47,7 +47,7 @@ class AcrossConfig(Config):
     """Whether the prior of the hyperparameters is learned on the earlier tasks."""
     num_meta_scores: int = Field(default=100, ge=10)
     """Scores of each earlier task that it is learned from."""
-    prior_width: float = Field(default=1.5, gt=0)
+    prior_width: float = Field(default=3.0, gt=0)
     """How far the hyperparameters of a task may stray from the prior, in units of what the earlier tasks differ by."""
 
     def build(self, space: SearchSpace, *, seed: int) -> Across:
@@ -146,11 +146,6 @@ class _Pool:
             name: views[name] if kind == "linear" else views[name] / self.scales[name]
             for name, kind in self.kinds.items()
         }
-
-
-def normal_scores(values: Values) -> Values:
-    """The normal quantile of each value's rank; equal values share theirs."""
-    return np.asarray(norm.ppf((rankdata(values) - 0.5) / len(values)))
 
 
 def quantiles(values: Values, reference: Values) -> Values:

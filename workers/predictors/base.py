@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm, rankdata
 
 from search_spaces.base import Genotype, SearchSpace
 from search_spaces.constrained import unconstrained
@@ -134,6 +135,11 @@ def check_scores(candidates: Candidates, scores: Values) -> None:
             f"the score of candidate {wrong[0]}, {candidates.genotypes[wrong[0]]}, is {scores[wrong[0]]}: leave"
             " failures out, or give them a finite score"
         )
+
+
+def normal_scores(values: Values) -> Values:
+    """The normal quantile of each value's rank, at (rank - 1/2) / N; equal values share theirs."""
+    return np.asarray(norm.ppf((rankdata(values) - 0.5) / len(values)))
 
 
 def _finite(columns: Columns) -> dict[str, Values]:

@@ -27,9 +27,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
 
-from workers.predictors.base import Candidates, Columns, Prediction, Values, check_scores
+from workers.predictors.base import Candidates, Columns, Prediction, Values, check_scores, normal_scores
 
 Matrix: TypeAlias = NDArray[np.float64]
 """Features, (N, F)."""
@@ -144,7 +143,7 @@ def training_data(candidates: Candidates, scores: Values, *, score_scale: ScoreS
     order = sorted(range(len(scores)), key=lambda row: (candidates.genotypes[row], scores[row]))
     ordered, values = candidates.take(order), np.asarray(scores, dtype=np.float64)[order]
     if score_scale == "normal_scores":
-        values = norm.ppf((rankdata(values) - 0.5) / len(values))
+        values = normal_scores(values)
     scale = _standard(values)
     return Training(ordered, learn_features(ordered), scale.apply(values), scale)
 

@@ -11,7 +11,6 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from scipy.stats import norm, rankdata
 from threadpoolctl import threadpool_limits
 
 from orchestrator.state import SearchState
@@ -26,6 +25,7 @@ from workers.predictors.base import (
     PretrainedPredictor,
     SavedPredictor,
     candidates_of,
+    normal_scores,
 )
 
 Signals: TypeAlias = Mapping[Genotype, Mapping[str, float]]
@@ -132,8 +132,8 @@ def ranked_signals(signals: Signals) -> dict[Genotype, dict[str, float]]:
     ranked: dict[Genotype, dict[str, float]] = {genotype: {} for genotype in signals}
     for name in sorted({name for own in signals.values() for name in own}):
         having = [genotype for genotype, own in signals.items() if name in own]
-        ranks = rankdata([signals[genotype][name] for genotype in having])
-        for genotype, score in zip(having, norm.ppf((ranks - 0.5) / len(having)), strict=True):
+        scores = normal_scores(np.array([signals[genotype][name] for genotype in having]))
+        for genotype, score in zip(having, scores, strict=True):
             ranked[genotype][name] = float(score)
     return ranked
 
