@@ -51,7 +51,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "gradient_boosting": {"num_ensemble": 4, "num_trees": 40},
     "gaussian_process": {"num_restarts": 0},
     "weak": {"width": 100},
-    "dele": {"pretrain_epochs": 20, "epochs": 40},
+    "dele": {"num_pretraining_epochs": 5, "num_epochs": 20, "num_averaged_epochs": 10, "head_widths": (32,)},
 }
 """Settings with which tests take less time; a type without an entry keeps its defaults."""
 ORDER_DEPENDENT = {"dele"}

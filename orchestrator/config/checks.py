@@ -19,10 +19,12 @@ from orchestrator.schedules import GenerationsConfig
 from orchestrator.strategies.base import SteadyStrategy, Strategy
 from orchestrator.strategies.fixed import FixedConfig
 from orchestrator.strategies.guidance.candidates import SpaceNotEnumerableError
+from orchestrator.strategies.predictor_guided import PredictorGuidedConfig
 from search_spaces.base import ConstraintError, InvalidGenotypeError
 from search_spaces.layerwise import InputTooSmallError
 from search_spaces.tables import TableError
 from workers.base import TaskDataError, TaskSource
+from workers.predictors.dele import EncoderError
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,10 @@ def validate_config(config: RunConfig, *, origin: str, is_new: bool = True) -> S
     with _noted(problems, f"{origin}: constraints", ConstraintError):
         space.sample(np.random.default_rng(config.seed))
     key = "strategy.genotype" if isinstance(config.strategy, FixedConfig) else "strategy"
-    with _noted(problems, f"{origin}: {key}", InvalidGenotypeError, SpaceNotEnumerableError):
+    with _noted(problems, f"{origin}: {key}", InvalidGenotypeError, SpaceNotEnumerableError, EncoderError):
         strategy = config.strategy.build(space)
+        if isinstance(config.strategy, PredictorGuidedConfig):
+            config.strategy.predictor.build(space, seed=config.seed)
         if not isinstance(config.schedule, GenerationsConfig) and not isinstance(strategy, SteadyStrategy):
             problems.append(
                 f"{origin}: schedule: {config.strategy.type} goes in generations alone: choose another strategy, or"

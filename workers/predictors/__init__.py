@@ -7,12 +7,14 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from workers.predictors.across import AcrossConfig
+from workers.predictors.dele import DeleConfig
 from workers.predictors.gaussian_process import GaussianProcessConfig
 from workers.predictors.trees import ExtraTreesConfig, GradientBoostingConfig
 from workers.predictors.weak import WeakConfig
 
 PredictorConfig: TypeAlias = Annotated[
     AcrossConfig
+    | DeleConfig
     | ExtraTreesConfig
     | GradientBoostingConfig
     | GaussianProcessConfig

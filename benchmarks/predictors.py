@@ -1,0 +1,295 @@
+"""How well do predictors rank networks from a few scores, and what does a search gain by them?
+
+    python benchmarks/predictors.py [--full | --seeds N] [--part ranking|search] [--predictors NAME ...]
+                                    [--strategies NAME ...] [--data DIR] [--table FILE ...] [--json FILE]
+
+Ranking, cases `nas_bench_201/cifar10/dele/78` (table, task, predictor, true scores): of the networks that have every
+proxy a random half is the test set, the scores are drawn from the other half, both by the seed. Means over the seeds:
+
+- `kendall_tau` on the test set;
+- `precision_top_P_percent`: the share of the true top P % among the predicted top P %;
+- `fit_and_predict_seconds`: of one fit and one prediction of the test set, by one thread.
+
+`dele_SIGNAL` has one expert, `dele_static` weights that ignore the candidate, `vanilla` no signal at all: the
+ablations of the paper. `*_alone` sees the encoding without signals. What DELE learns from the signals (step 1) it
+learns once a table, from all networks: signals are cheap, and no score is among them; `pretraining_seconds` says how
+long.
+
+Search, cases `micro/leave_one_out/TASK/STRATEGY/BUDGET`: every other task of the table is known; `micro/alone/...`:
+none is. `mean_rank` is that of the best network found, 1 the best of the space; `micro/leave_one_out/STRATEGY/BUDGET`
+is the mean over the tasks. `nas_bench_201/TASK/STRATEGY`, `queries_to_optimum`: until the best test accuracy is found.
+
+Quick: 2 seeds of the rankings, 4 of the searches. --full: 10 and 50.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before numpy: processes share the cores
+
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+from scipy.stats import kendalltau
+
+from benchmarks.report import Measurement, make_parser, show, write_json
+from benchmarks.table_searches import Question, Values, trace
+from orchestrator.run_directory.pretraining import Pretraining
+from search_spaces.tables import open_table
+from workers.evaluators.tabular import Reading
+from workers.predictors import PredictorConfig
+from workers.predictors.base import Candidates, Predictor, PretrainedPredictor, SavedPredictor, candidates_of
+
+Result = TypeVar("Result")
+
+FILES = {
+    "micro": "transnas_bench_101/micro.npz",
+    "macro": "transnas_bench_101/macro.npz",
+    "nas_bench_201": "nas_bench_201/nas_bench_201.npz",
+}
+NAS_BENCH_201 = "nas_bench_201"
+SUBSETS = ("_early725",)
+"""Endings of proxies that few networks have."""
+NUM_SCORES = {NAS_BENCH_201: (39, 78, 156, 390)}
+FEW_SCORES = (20, 50)
+TOP_PERCENT = (0.1, 0.5, 1, 5, 10, 50)
+ONE_SIGNAL = ("synflow", "nwot", "jacov", "flops")
+PREDICTORS: dict[str, dict[str, Any]] = {
+    "across": {"type": "across"},
+    "dele": {"type": "dele"},
+    "dele_static": {"type": "dele", "ensemble": "static"},
+    **{f"dele_{signal}": {"type": "dele", "signals": (signal,)} for signal in ONE_SIGNAL},
+    "vanilla": {"type": "dele", "signals": ()},
+    "extra_trees": {"type": "extra_trees"},
+    "extra_trees_alone": {"type": "extra_trees"},
+    "gradient_boosting": {"type": "gradient_boosting"},
+    "gaussian_process": {"type": "gaussian_process"},
+    "weak": {"type": "weak"},
+}
+BUDGETS = (50, 100)
+GUIDED: dict[str, Any] = {
+    "type": "predictor_guided",
+    "candidates": {"type": "exhaustive"},
+    "num_elites": 0,
+    "num_threads": 1,
+}
+ACROSS: dict[str, Any] = {**GUIDED, "batch_size": 4, "num_initial": 12, "num_initial_from_earlier": 8}
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "across": {**ACROSS, "predictor": {"type": "across"}},
+    "across_not_meta_trained": {**ACROSS, "predictor": {"type": "across", "is_meta_trained": False}},
+    "coregionalised": {
+        **ACROSS,
+        "predictor": {"type": "across", "views": ("encoding", "paths", "earlier_linear")},
+    },
+    "extra_trees": {
+        **GUIDED,
+        "predictor": {"type": "extra_trees"},
+        "acquisition": {"type": "mean"},
+        "batch_size": 10,
+        "num_initial": 20,
+        "num_initial_from_earlier": 10,
+    },
+}
+
+
+def build(name: str, question: Question, seed: int) -> Predictor:
+    config: Any = TypeAdapter[Any](PredictorConfig).validate_python(PREDICTORS[name])
+    predictor: Predictor = config.build(question.space, seed=seed)
+    return predictor
+
+
+@cache
+def ranked_networks(file: Path, task: str) -> tuple[Question, Candidates, Values]:
+    """The networks that have every proxy of every task, with the scores of one task; opened once in each process."""
+    table = open_table(file)
+    by_task = {each: _proxies(file, each) for each in table.tasks}
+    known = [np.isfinite(values) for own in by_task.values() for values in own.values()]
+    rows = np.flatnonzero(np.all(known, axis=0))
+    question = Question(file, (task,))
+    genotypes = [question.space.from_string(table.strings[row]) for row in rows]
+    signals = {name: values[rows] for name, values in by_task[task].items()}
+    return question, candidates_of(question.space, genotypes, signals=signals), table.scores(task)[rows]
+
+
+def _proxies(file: Path, task: str) -> dict[str, Values]:
+    proxies = open_table(file).proxies(task)
+    return {name: values for name, values in proxies.items() if not name.endswith(SUBSETS)}
+
+
+def pretrain(file: Path, task: str, name: str, folder: Path) -> float:
+    """Step 1 on all networks, kept in `folder`; the seconds that it took."""
+    torch.set_num_threads(1)
+    question, candidates, _ = ranked_networks(file, task)
+    predictor = build(name, question, seed=0)
+    assert isinstance(predictor, SavedPredictor)
+    started = time.perf_counter()
+    predictor.pretrain(candidates)
+    Pretraining(folder).save(f"{file.stem}_{task}", predictor.pretrained())
+    return time.perf_counter() - started
+
+
+def rank(
+    file: Path, task: str, name: str, num_scores: int, folder: Path, seeds: Sequence[int]
+) -> list[dict[str, float]]:
+    """In a process of the pool: one predictor, some seeds."""
+    torch.set_num_threads(1)
+    question, candidates, scores = ranked_networks(file, task)
+    if name.endswith("_alone"):
+        candidates = Candidates(candidates.genotypes, candidates.encodings, paths=candidates.paths)
+    found = []
+    for seed in seeds:
+        order = np.random.default_rng(seed).permutation(len(candidates))
+        given, tested = order[:num_scores], order[len(order) // 2 :]
+        predictor = build(name, question, seed)
+        if isinstance(predictor, SavedPredictor):
+            predictor.load_pretrained(Pretraining(folder).load(f"{file.stem}_{task}") or {})
+        elif isinstance(predictor, PretrainedPredictor):
+            predictor.pretrain(candidates)
+        started = time.perf_counter()
+        predictor.fit(candidates.take(given), scores[given])
+        mean = predictor.predict(candidates.take(tested)).mean
+        seconds = time.perf_counter() - started
+        precision = {
+            f"precision_top_{top:g}_percent": _precision(mean, scores[tested], top) for top in TOP_PERCENT
+        }
+        tau = float(kendalltau(mean, scores[tested]).statistic)
+        found.append({"kendall_tau": tau, **precision, "fit_and_predict_seconds": seconds})
+    return found
+
+
+def _precision(predicted: Values, true: Values, top_percent: float) -> float:
+    num = max(1, round(len(true) * top_percent / 100))
+    return len(set(np.argsort(-predicted)[:num]) & set(np.argsort(-true)[:num])) / num
+
+
+def rankings(options: Namespace, pool: ProcessPoolExecutor, files: dict[str, Path]) -> Iterator[Measurement]:
+    with TemporaryDirectory() as cache_folder:
+        for table_name, file in files.items():
+            for task in [task for task in open_table(file).tasks if _proxies(file, task)]:
+                if len(_proxies(file, task)) < 2 or len(ranked_networks(file, task)[1]) < 2 * max(FEW_SCORES):
+                    continue
+                yield from ranking(options, pool, f"{table_name}/{task}", file, task, Path(cache_folder))
+
+
+def ranking(
+    options: Namespace, pool: ProcessPoolExecutor, case: str, file: Path, task: str, folder: Path
+) -> Iterator[Measurement]:
+    names = [name for name in PREDICTORS if name in options.predictors]
+    if any(PREDICTORS[name]["type"] == "dele" for name in names):
+        seconds = pool.submit(pretrain, file, task, "dele", folder).result()
+        yield Measurement(f"{case}/dele", "pretraining_seconds", seconds, "s", 1)
+    for num_scores in NUM_SCORES.get(case.split("/")[0], FEW_SCORES):
+        for name in names:
+            run = partial(rank, file, task, name, num_scores, folder)
+            results = spread(pool, options.ranking_seeds, run)
+            for metric in results[0]:
+                value = fmean(each[metric] for each in results)
+                unit = "s" if metric.endswith("seconds") else ""
+                yield Measurement(f"{case}/{name}/{num_scores}", metric, value, unit, len(results))
+
+
+@cache
+def search_question(file: Path, task: str, earlier_tasks: tuple[str, ...], metric: str | None) -> Question:
+    return Question(
+        file, (task,), reward=Reading(metric=metric), earlier_tasks=earlier_tasks, signals=("zen",)
+    )
+
+
+def search(
+    file: Path, task: str, name: str, metric: str | None, knows_others: bool, seeds: Sequence[int]
+) -> list[tuple[float, ...]]:
+    """In a process of the pool: ranks after each budget, and queries to the optimum where `metric` is given."""
+    others = tuple(each for each in open_table(file).tasks if each != task) if knows_others else ()
+    asked = search_question(file, task, others, metric)
+    traces = [
+        trace(
+            asked, "predictor_guided", seed, BUDGETS, to_optimum=metric is not None, settings=STRATEGIES[name]
+        )
+        for seed in seeds
+    ]
+    return [(*each.ranks, each.queries_to_optimum) for each in traces]
+
+
+def searches(options: Namespace, pool: ProcessPoolExecutor, files: dict[str, Path]) -> Iterator[Measurement]:
+    for table_name, file in files.items():
+        table = open_table(file)
+        names = [name for name in STRATEGIES if name in options.strategies]
+        if table.space == NAS_BENCH_201:
+            for task in table.tasks:
+                run = partial(search, file, task, "across", "test_accuracy", False)
+                found = [float(result[-1]) for result in spread(pool, options.search_seeds, run)]
+                case = f"{table_name}/{task}/across"
+                yield Measurement(case, "queries_to_optimum", fmean(found), "", len(found))
+            continue
+        for setting in ("leave_one_out", "alone"):
+            for name in names:
+                yield from of_all_tasks(options, pool, f"{table_name}/{setting}", file, name)
+
+
+def of_all_tasks(
+    options: Namespace, pool: ProcessPoolExecutor, case: str, file: Path, name: str
+) -> Iterator[Measurement]:
+    """Each task of a table, and their mean."""
+    means = []
+    for task in open_table(file).tasks:
+        run = partial(search, file, task, name, None, case.endswith("leave_one_out"))
+        results = spread(pool, options.search_seeds, run)
+        means.append([fmean(each[position] for each in results) for position in range(len(BUDGETS))])
+        for budget, mean in zip(BUDGETS, means[-1], strict=True):
+            yield Measurement(f"{case}/{task}/{name}/{budget}", "mean_rank", mean, "", len(results))
+    for budget, column in zip(BUDGETS, zip(*means, strict=True), strict=True):
+        yield Measurement(f"{case}/{name}/{budget}", "mean_rank", fmean(column), "", options.search_seeds)
+
+
+def spread(
+    pool: ProcessPoolExecutor, num_seeds: int, run: Callable[[Sequence[int]], list[Result]]
+) -> list[Result]:
+    """`run` over all seeds, in as many processes as there are; results in the order of the seeds."""
+    parts = np.array_split(np.arange(num_seeds), min(num_seeds, 2 * (os.cpu_count() or 1)))
+    futures = [pool.submit(run, [int(seed) for seed in part]) for part in parts]
+    return [result for future in futures for result in future.result()]
+
+
+def main() -> None:
+    parser = make_parser(__doc__.splitlines()[0], full="10 seeds of the rankings, 50 of the searches")
+    parser.add_argument("--seeds", type=int, metavar="N", help="of both parts")
+    parser.add_argument("--part", choices=("ranking", "search"), help="one part alone")
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help="folder of the condensed tables"
+    )
+    parser.add_argument(
+        "--table", type=Path, nargs="*", default=[], metavar="FILE", help="other tables instead"
+    )
+    parser.add_argument("--predictors", nargs="*", default=list(PREDICTORS), choices=list(PREDICTORS))
+    parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES), choices=list(STRATEGIES))
+    options = parser.parse_args()
+    options.ranking_seeds = options.seeds or (10 if options.full else 2)
+    options.search_seeds = options.seeds or (50 if options.full else 4)
+    files = {path.stem: path for path in options.table} or {
+        name: options.data / file for name, file in FILES.items()
+    }
+    parts = {"ranking": rankings, "search": searches}
+    lines = []
+    with ProcessPoolExecutor() as pool:
+        for name, part in parts.items():
+            if options.part in (None, name):
+                lines += show(part(options, pool, files))
+    write_json(options.json, lines)
+
+
+if __name__ == "__main__":
+    main()
