@@ -31,13 +31,13 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before numpy: processes share the cores
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -47,21 +47,13 @@ from pydantic import TypeAdapter
 from scipy.stats import kendalltau
 
 from benchmarks.report import Measurement, make_parser, show, write_json
-from benchmarks.table_searches import Question, Values, trace
+from benchmarks.table_searches import FILES, NAS_BENCH_201, Question, Values, spread, trace
 from orchestrator.run_directory.pretraining import Pretraining
 from search_spaces.tables import open_table
 from workers.evaluators.tabular import Reading
 from workers.predictors import PredictorConfig
 from workers.predictors.base import Candidates, Predictor, PretrainedPredictor, SavedPredictor, candidates_of
 
-Result = TypeVar("Result")
-
-FILES = {
-    "micro": "transnas_bench_101/micro.npz",
-    "macro": "transnas_bench_101/macro.npz",
-    "nas_bench_201": "nas_bench_201/nas_bench_201.npz",
-}
-NAS_BENCH_201 = "nas_bench_201"
 SUBSETS = ("_early725",)
 """Endings of proxies that few networks have."""
 NUM_SCORES = {NAS_BENCH_201: (39, 78, 156, 390)}
@@ -253,15 +245,6 @@ def of_all_tasks(
             yield Measurement(f"{case}/{task}/{name}/{budget}", "mean_rank", mean, "", len(results))
     for budget, column in zip(BUDGETS, zip(*means, strict=True), strict=True):
         yield Measurement(f"{case}/{name}/{budget}", "mean_rank", fmean(column), "", options.search_seeds)
-
-
-def spread(
-    pool: ProcessPoolExecutor, num_seeds: int, run: Callable[[Sequence[int]], list[Result]]
-) -> list[Result]:
-    """`run` over all seeds, in as many processes as there are; results in the order of the seeds."""
-    parts = np.array_split(np.arange(num_seeds), min(num_seeds, 2 * (os.cpu_count() or 1)))
-    futures = [pool.submit(run, [int(seed) for seed in part]) for part in parts]
-    return [result for future in futures for result in future.result()]
 
 
 def main() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf, lgamma
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,13 @@ from search_spaces.tables import open_table
 from workers.evaluators.tabular import Reading, TableConfig, TabularBenchmark, ranks
 
 Values = NDArray[np.float64]
+Result = TypeVar("Result")
+FILES = {
+    "micro": "transnas_bench_101/micro.npz",
+    "macro": "transnas_bench_101/macro.npz",
+    "nas_bench_201": "nas_bench_201/nas_bench_201.npz",
+}
+NAS_BENCH_201 = "nas_bench_201"
 FULL_EPOCHS = 200
 MAX_PROPOSALS = 10**9
 MAX_PROPOSALS_A_QUERY = 50
@@ -236,3 +245,12 @@ def expected_best_rank(ranks: Values, num_queries: int) -> float:
         expected += rank * (before - after)
         before = after
     return expected
+
+
+def spread(
+    pool: ProcessPoolExecutor, num_seeds: int, run: Callable[[Sequence[int]], list[Result]]
+) -> list[Result]:
+    """`run` over all seeds, in as many processes as there are; results in the order of the seeds."""
+    parts = np.array_split(np.arange(num_seeds), min(num_seeds, 2 * (os.cpu_count() or 1)))
+    futures = [pool.submit(run, [int(seed) for seed in part]) for part in parts]
+    return [result for future in futures for result in future.result()]

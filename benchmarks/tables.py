@@ -28,25 +28,24 @@ only.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from math import inf, isfinite, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 
 from benchmarks.report import Measurement, make_parser, show, write_json
 from benchmarks.table_searches import (
     FIDELITIES,
+    FILES,
+    NAS_BENCH_201,
     STRATEGIES,
     Question,
     Trace,
@@ -55,13 +54,12 @@ from benchmarks.table_searches import (
     build_strategy,
     expected_best_rank,
     queries,
+    spread,
     trace,
 )
 from search_spaces.base import Genotype
 from search_spaces.tables import open_table
 from workers.evaluators.tabular import Reading
-
-Result = TypeVar("Result")
 
 BUDGETS = (50, 100)
 OTHERS_BUDGET = 300
@@ -70,12 +68,6 @@ SECONDS_BUDGET = 12_000.0
 EPOCHS_BUDGET = 20_000
 CHECKED = ("micro", "class_scene")
 """Where random search is held against its expectation with many seeds."""
-FILES = {
-    "micro": "transnas_bench_101/micro.npz",
-    "macro": "transnas_bench_101/macro.npz",
-    "nas_bench_201": "nas_bench_201/nas_bench_201.npz",
-}
-NAS_BENCH_201 = "nas_bench_201"
 
 
 @cache
@@ -197,15 +189,6 @@ def left_out(
             for task in open_table(file).tasks:
                 traces = spread(pool, options.seeds, partial(run_left_out, file, task, name))
                 yield from summary(f"{table_name}/leave_one_out/{task}/{name}", traces)
-
-
-def spread(
-    pool: ProcessPoolExecutor, num_seeds: int, run: Callable[[Sequence[int]], list[Result]]
-) -> list[Result]:
-    """`run` over all seeds, in as many processes as there are; results in the order of the seeds."""
-    parts = np.array_split(np.arange(num_seeds), min(num_seeds, 2 * (os.cpu_count() or 1)))
-    futures = [pool.submit(run, [int(seed) for seed in part]) for part in parts]
-    return [result for future in futures for result in future.result()]
 
 
 def summary(case: str, traces: Sequence[Trace], *, with_optimum: bool = False) -> Iterator[Measurement]:
