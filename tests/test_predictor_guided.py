@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from orchestrator.config import ConfigError
 from orchestrator.config.run_config import RunConfig
+from orchestrator.forecasts import kendall_tau, newest
 from orchestrator.run_directory.pretraining import Pretraining
 from orchestrator.schedules import Generations
 from orchestrator.search import SearchOutcome, resume_search, run_search
@@ -26,7 +27,6 @@ from orchestrator.strategies.guidance.acquisition import (
 )
 from orchestrator.strategies.guidance.candidates import SpaceNotEnumerableError
 from orchestrator.strategies.guidance.experience import experience
-from orchestrator.strategies.guidance.forecasts import kendall_tau, newest
 from orchestrator.strategies.guidance.guide import ranked_signals
 from orchestrator.strategies.guidance.knowledge import Forgetful, TableKnowledge
 from orchestrator.strategies.predictor_guided import PredictorGuided, PredictorGuidedConfig

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.stats import rankdata
 
+from orchestrator.forecasts import recent_kendall_taus
 from orchestrator.state import Evaluation, Forecast, Proposal, SearchState
 from orchestrator.strategies.base import Bred, advance, elites, known_functions, propose_distinct
 from orchestrator.strategies.guidance.acquisition import AcquisitionConfig, UpperBoundConfig, choose_batch
 from orchestrator.strategies.guidance.candidates import CandidatesConfig, CandidateSource, OffspringConfig
-from orchestrator.strategies.guidance.forecasts import recent_kendall_taus
 from orchestrator.strategies.guidance.guide import Guide, Signals, ranked_signals
 from orchestrator.strategies.guidance.knowledge import Forgetful, Knowledge, PretrainingCache, SizeKnowledge
 from search_spaces.base import Config, Genotype, SearchSpace

@@ -11,10 +11,10 @@ from itertools import accumulate, zip_longest
 from statistics import fmean, median
 from typing import Any
 
+from orchestrator.forecasts import kendall_tau, newest
 from orchestrator.objectives import FrontSummary, Objective
 from orchestrator.state import Commit, Evaluation, Timings, table_ranks
 from orchestrator.statistics import mean_and_interval
-from orchestrator.strategies.guidance.forecasts import kendall_tau, newest
 from search_spaces.base import Genotype
 
 

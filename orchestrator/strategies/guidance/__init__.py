@@ -3,6 +3,6 @@
 - `acquisition`: which of what was predicted is worth an evaluation
 - `candidates`: where genotypes to predict come from
 - `experience`: what a predictor learns from: comparable scores of all evaluations
-- `forecasts`: how good its predictions were
+- `guide`: a predictor that is fitted to a search's state
 - `knowledge`: what is known before the first evaluation
 """

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import isfinite
 
-from scipy.stats import kendalltau
-
 from orchestrator.state import Evaluation
 
 MIN_FORECASTS = 3
@@ -21,6 +19,8 @@ def kendall_tau(evaluations: Iterable[Evaluation]) -> float | None:
     ]
     if len(pairs) < MIN_FORECASTS:
         return None
+    from scipy.stats import kendalltau  # takes half a second, which `across status` has no need of
+
     tau = float(kendalltau(*zip(*pairs, strict=True)).statistic)
     return tau if isfinite(tau) else None
 
