@@ -54,8 +54,6 @@ QUICK: dict[str, dict[str, Any]] = {
     "dele": {"num_pretraining_epochs": 5, "num_epochs": 20, "num_averaged_epochs": 10, "head_widths": (32,)},
 }
 """Settings with which tests take less time; a type without an entry keeps its defaults."""
-ORDER_DEPENDENT = {"dele"}
-"""Draw their batches by position: another order of the scored candidates is another seed."""
 RIVALS = ("extra_trees", "gradient_boosting", "gaussian_process", "weak")
 MICRO = TransNasMicroConfig().build((3, 64, 64))
 NUM_SCORED = 40
@@ -307,7 +305,7 @@ def test_no_scores_and_too_few_are_errors(name: str) -> None:
         build(name).fit(scored, scores[1:])
 
 
-@pytest.mark.parametrize("name", [name for name in TYPES if name not in ORDER_DEPENDENT])
+@pytest.mark.parametrize("name", TYPES)
 def test_the_order_of_the_scored_candidates_does_not_matter(name: str) -> None:
     scored, scores = toy()
     others, _ = toy(20, seed=2)

@@ -1,23 +1,35 @@
 """DELE: Zhao et al. 2023, "Dynamic Ensemble of Low-Fidelity Experts" (arXiv 2302.00932).
 
-Each expert, an encoder of its own and a head, first learns to rank a pool by one low-fidelity signal (step 1). Then a
+Each expert, an encoder and a head of its own, first learns to rank a pool by one low-fidelity signal (step 1). Then a
 gating network with an encoder of its own weighs the experts candidate by candidate, score = Σ g_k(x) s_k(x), and both
-learn to rank the few true scores (step 2). All experts compute and train as one stacked network.
+learn to rank the few true scores (step 2), with the state that the experts' optimizer had. All experts train as one
+stacked network; since they share nothing and Adam works element by element, each is what it would be alone.
 
-Deviations: equivalent candidates of a pool are one, with the mean of their signals; dropped units are the same in all
-experts; pairs whose order is unknown, since a signal is missing, teach nothing, and a signal that tells no candidates
-apart has no expert. Where no signal is known a single network learns from the scores alone, as does the paper's
-baseline. Predictions are those of the weights' mean over the last epochs (Izmailov et al. 2018, "Averaging Weights
-Leads to Wider Optima and Better Generalization"). Heads are narrower, batches smaller and epochs fewer than in the
-paper: as good on NAS-Bench-201, in a small part of the time; the paper's are settings. The spread of the experts serves
-as standard deviation, which the paper does not have.
+Where no signal is known a single network learns from the scores alone, the paper's "vanilla" baseline; with one signal
+it is the paper's pretrained and fine-tuned predictor.
 
-Shapes: K experts, N or B candidates.
+Deviations:
+
+- The mixed score is that of the mean of the weights over the last epochs (Izmailov et al. 2018, "Averaging Weights
+  Leads to Wider Optima and Better Generalization"), since single epochs of step 2 differ.
+- Narrower heads, smaller batches and fewer epochs than published: as good on NAS-Bench-201 in a small part of the time.
+  Many more steps on the signals make experts that few scores no longer change, and a worse predictor.
+- Candidates of the pool that compute the same function are one, with the mean of their signals.
+- A candidate of a batch is computed once, not anew for each pair; experts drop the same units and see the same pairs.
+- Signals and scores count by their ranks: the loss sees nothing else, and ranks are exact in single precision.
+- Signals may be missing: an expert sees only candidates whose signal is known, repeated to the length of an epoch. A
+  signal that tells no candidates apart has no expert.
+- The standard deviation, which the paper does not have, is the weighted spread of the experts around the mixed score,
+  plus the margin of the loss, below which differences mean nothing.
+
+Shapes: K experts, k either K or 1, P parameters of one, N or B candidates, I inputs of one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
@@ -29,25 +41,27 @@ from torch import Tensor
 from search_spaces.base import Config, SearchSpace
 from search_spaces.constrained import unconstrained
 from search_spaces.edge_cell import EdgeCell
-from workers.predictors.base import Candidates, Prediction, Values, check_scores
-from workers.predictors.ranking import draw_pairs, ranking_losses
-from workers.predictors.stacked import (
-    Encoder,
-    Gates,
-    Head,
-    Lstm,
-    Mlp,
-    Networks,
-    Parameters,
+from workers.predictors.base import Candidates, Prediction, PredictorInputError, Values, check_scores
+from workers.predictors.ranking import (
+    MARGIN,
+    Ranks,
+    draw_pairs,
+    epoch_rows,
+    mean_by,
+    ranking_losses,
+    ranks_of,
 )
+from workers.predictors.stacked import Encoder, Ensemble, GatesEncoder, LstmEncoder, MlpEncoder, Network
 
 EncoderName: TypeAlias = Literal["gates", "lstm", "mlp"]
-MIN_STD = 1e-3
-PREDICTED_AT_ONCE = 2048
+Arrays: TypeAlias = Mapping[str, NDArray[np.float32]]
+NUM_STEPS = "num_steps"
+PARTS = ("parameters", "exp_avg", "exp_avg_sq")
+PREDICTED_AT_ONCE = 1024
 
 
 class EncoderError(ValueError):
-    """An encoder that does not suit the space."""
+    """An encoder that does not suit the space; says which do."""
 
 
 class DeleConfig(Config):
@@ -55,218 +69,232 @@ class DeleConfig(Config):
 
     type: Literal["dele"] = "dele"
     encoder: EncoderName | None = None
-    """None: gates in spaces of cells, lstm where genotypes have a fixed length, else mlp."""
+    """None: gates where the space has a cell with operations on its edges, else lstm."""
     signals: tuple[str, ...] | None = None
-    """One expert each; None: all that the pool has."""
+    """One expert each; None: all that the pool knows; an empty list: vanilla."""
     ensemble: Literal["gated", "static"] = "gated"
-    """static: the same weights for every candidate (an ablation of the paper)."""
+    """static: learned weights that are the same for every candidate (an ablation of the paper)."""
     num_pretraining_epochs: int = Field(default=40, ge=0)
-    """Of step 1; the paper has 200, in batches of 512."""
+    """Of step 1. The paper: 200, in batches of 512."""
     num_epochs: int = Field(default=100, ge=1)
-    """Of step 2; the paper has 200."""
-    num_averaged_epochs: int = Field(default=80, ge=1)
-    """The last ones, whose weights are averaged; 1: none."""
+    """Of step 2. The paper: 200, and 100 within a search."""
+    num_averaged_epochs: int = Field(default=20, ge=1)
+    """The last ones of step 2, whose weights are averaged. The paper: 1."""
     batch_size: int = Field(default=128, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
-    head_widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (128, 128, 128)
-    """The paper has 5 x 300."""
+    """Of Adam."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    """In the heads."""
+    head_widths: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    """None: 3 x 128 behind gates and mlp, where the paper has 5 x 300, and a linear head behind lstm."""
 
     def build(self, space: SearchSpace, *, seed: int) -> Dele:
-        return Dele(self, space, seed)
+        """Raises `EncoderError`."""
+        return Dele(self, space, seed=seed)
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Stacked networks with the state of their optimizer, in the order of their signals; (K, P) each."""
+
+    signals: tuple[str, ...]
+    parameters: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+    num_steps: int
 
 
 class Dele:
-    """K stacked experts and a gate."""
+    """Experts on signals, mixed by what few scores say."""
 
-    def __init__(self, config: DeleConfig, space: SearchSpace, seed: int) -> None:
+    def __init__(self, config: DeleConfig, space: SearchSpace, *, seed: int) -> None:
         self.config = config
         self._space = space
         self._seed = seed
-        self._encoder = _encoder(config.encoder, space)
-        self._expert_head = Head(self._encoder.num_features, 1, config.head_widths, config.dropout)
-        self._arrays: dict[str, NDArray[np.float32]] | None = None
+        encoder = _encoder(config.encoder, space)
+        default = () if isinstance(encoder, LstmEncoder) else (128,) * 3
+        self._expert = Network(encoder, default if config.head_widths is None else config.head_widths)
+        self._experts: Experts | None = None
 
     def pretrain(self, pool: Candidates) -> None:
-        """Step 1 of each signal of `pool` that tells candidates apart."""
-        self._arrays = self._trained_on_signals(pool)
-
-    def _trained_on_signals(self, pool: Candidates) -> dict[str, NDArray[np.float32]]:
-        generator = _generator(self._seed, 1)
-        wanted = self._wanted(pool)
-        if not wanted:
-            return {}
-        inputs, targets_KN = self._distinct(pool, np.stack(list(wanted.values())))
-        experts = Networks.made(self._encoder, self._expert_head, len(wanted), generator)
-        optimizer = _optimizer(experts.parameters, self.config.learning_rate)
-        for _ in range(self.config.num_pretraining_epochs):
-            for rows in torch.randperm(len(inputs), generator=generator).split(self.config.batch_size):
-                scores_KB = experts(inputs[rows], generator)[..., 0]
-                pairs = draw_pairs(len(rows), generator)
-                _step(optimizer, ranking_losses(scores_KB, targets_KN[:, rows], pairs).sum())
-        return _saved(list(wanted), experts.parameters, optimizer)
+        """Step 1 on the signals of `pool`; raises `PredictorInputError` for one that only the settings know."""
+        self._experts = self._learn_signals(pool)
 
     def pretrained(self) -> dict[str, NDArray[np.float32]]:
-        """Weights and optimizer moments of the experts, `SIGNAL/PART/NAME` each; empty without any signal."""
-        return dict(self._arrays or {})
-
-    def load_pretrained(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
-        """Take the experts of `arrays` that `signals` names: a part of them is what it would be, trained alone."""
-        wanted = self.config.signals
-        self._arrays = {
-            name: values for name, values in arrays.items() if wanted is None or name.split("/")[0] in wanted
+        """`SIGNAL/parameters`, `SIGNAL/exp_avg` and `SIGNAL/exp_avg_sq` (P,) of each expert, and the `num_steps`."""
+        experts = self._experts or self._none()
+        arrays = {
+            f"{signal}/{part}": getattr(experts, part)[row].numpy().copy()
+            for row, signal in enumerate(experts.signals)
+            for part in PARTS
         }
+        return {**arrays, NUM_STEPS: np.array(experts.num_steps, dtype=np.float32)}
+
+    def load_pretrained(self, arrays: Arrays) -> None:
+        """The inverse of `pretrained`, without experts of signals that the settings leave out.
+
+        Raises `PredictorInputError` for experts of another structure.
+        """
+        chosen = arrays if self.config.signals is None else select_signals(arrays, self.config.signals)
+        signals = tuple(
+            sorted(name.removesuffix("/parameters") for name in chosen if name.endswith("/parameters"))
+        )
+        for name, values in chosen.items():
+            if name != NUM_STEPS and values.shape != (self._expert.size,):
+                raise PredictorInputError(
+                    f"{name}: a pretrained expert has {self._expert.size} parameters here (got the shape"
+                    f" {values.shape}): pretrain with the same encoder and heads"
+                )
+        if not signals:
+            self._experts = self._none()
+            return
+        parameters, exp_avg, exp_avg_sq = (
+            torch.from_numpy(np.stack([chosen[f"{signal}/{part}"] for signal in signals])) for part in PARTS
+        )
+        self._experts = Experts(signals, parameters, exp_avg, exp_avg_sq, int(chosen[NUM_STEPS]))
 
     def fit(self, candidates: Candidates, scores: Values) -> None:
         """Step 2; without `pretrain` before it, step 1 is on the signals of `candidates` themselves."""
         check_scores(candidates, scores)
-        arrays = self._trained_on_signals(candidates) if self._arrays is None else self._arrays
-        generator = _generator(self._seed, 2)
-        self._experts, moments = self._restored(arrays, generator)
-        num_experts = self._experts.head_parameters["layer0.bias"].shape[0]
-        gate = Head(self._encoder.num_features, num_experts, self.config.head_widths, self.config.dropout)
-        self._gate = Networks.made(self._encoder, gate, 1, generator)
-        self._weights = {"static.bias": torch.zeros(num_experts)}
-        optimizer = _optimizer(self._experts.parameters, self.config.learning_rate, moments)
-        if num_experts > 1:
-            judge = self._gate.parameters if self.config.ensemble == "gated" else self._weights
-            optimizer.add_param_group({"params": [each.requires_grad_() for each in judge.values()]})
-        inputs, targets = self._inputs(candidates), torch.from_numpy(scores).float()[None]
-        learned = [each for group in optimizer.param_groups for each in group["params"]]
-        averages: list[Tensor] = []
-        for epoch in range(self.config.num_epochs):
-            for rows in torch.randperm(len(inputs), generator=generator).split(self.config.batch_size):
-                mixed, _ = self._mixed(inputs[rows], generator)
-                pairs = draw_pairs(len(rows), generator)
-                _step(optimizer, ranking_losses(mixed[None], targets[:, rows], pairs).sum())
-            num_averaged = epoch + 1 - max(0, self.config.num_epochs - self.config.num_averaged_epochs)
-            if num_averaged == 1:
-                averages = [each.detach().clone() for each in learned]
-            elif num_averaged > 1:
-                torch._foreach_lerp_(averages, [each.detach() for each in learned], 1 / num_averaged)
-        with torch.no_grad():
-            for each, average in zip(learned, averages, strict=True):
-                each.copy_(average)
+        experts = self._learn_signals(candidates) if self._experts is None else self._experts
+        inputs_NI, values = self._inputs(candidates), np.asarray(scores, dtype=np.float64)
+        order = np.lexsort((values, *inputs_NI.numpy().T))  # what is learned is a function of the set
+        ranks_1N = torch.from_numpy(ranks_of(values[order]))[None]
+        self._ensemble = self._learn_scores(experts, inputs_NI[order], ranks_1N)
 
     def predict(self, candidates: Candidates) -> Prediction:
-        distinct, positions = torch.unique(self._inputs(candidates), dim=0, return_inverse=True)
+        """Mixed scores, and the spread of the experts around them."""
+        distinct_BI, positions = torch.unique(self._inputs(candidates), dim=0, return_inverse=True)
+        means, stds = [], []
         with torch.no_grad():
-            parts = [self._mixed(chunk, None) for chunk in distinct.split(PREDICTED_AT_ONCE)]
-        mean, std = (torch.cat(part)[positions].double().numpy() for part in zip(*parts, strict=True))
-        return Prediction(mean, std + MIN_STD)
+            for inputs_BI in distinct_BI.split(PREDICTED_AT_ONCE):
+                scores_KB, weights_KB = self._ensemble.scores(inputs_BI)
+                means.append((weights_KB * scores_KB).sum(0))
+                stds.append((weights_KB * (scores_KB - means[-1]) ** 2).sum(0).sqrt() + MARGIN)
+        mean, std = (torch.cat(parts)[positions].double().numpy() for parts in (means, stds))
+        return Prediction(mean, std)
 
-    def _mixed(self, inputs: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """The score of each candidate and the spread of the experts around it, (B,) each."""
-        scores_KB = self._experts(inputs, generator)[..., 0]
-        if len(scores_KB) == 1:
-            return scores_KB[0], torch.zeros_like(scores_KB[0])
-        if self.config.ensemble == "gated":
-            shares_KB = self._gate(inputs, generator)[0].softmax(dim=-1).T
-        else:
-            shares_KB = self._weights["static.bias"].softmax(dim=0)[:, None].expand_as(scores_KB)
-        mean = (shares_KB * scores_KB).sum(dim=0)
-        return mean, (shares_KB * (scores_KB - mean) ** 2).sum(dim=0).clamp_min(0).sqrt()
+    def _learn_signals(self, pool: Candidates) -> Experts:
+        """Step 1."""
+        inputs_NI, positions = torch.unique(self._inputs(pool), dim=0, return_inverse=True)
+        columns = self._columns(pool, positions.numpy(), len(inputs_NI))
+        if not columns:
+            return self._none()
+        values_KN = torch.from_numpy(np.stack(list(columns.values())))
+        drawn = [self._expert.draw(self._generator(f"expert {signal}")) for signal in columns]
+        parameters_KP = torch.stack(drawn).requires_grad_()
+        optimizer = torch.optim.Adam([parameters_KP], lr=self.config.learning_rate, fused=True)
+        generator, num_steps = self._generator("step 1"), 0
+        for _ in range(self.config.num_pretraining_epochs):
+            for rows_kB in epoch_rows(values_KN, generator).split(self.config.batch_size, dim=1):
+                if rows_kB.shape[1] < 2:
+                    continue
+                kept = self._expert.draw_kept(rows_kB.shape[1], self.config.dropout, generator)
+                scores_KB = self._expert(parameters_KP, inputs_NI[rows_kB], kept)[..., 0]
+                values_KB = values_KN.gather(1, rows_kB.expand(len(values_KN), -1))
+                pairs = draw_pairs(rows_kB.shape[1], generator)
+                _step(optimizer, ranking_losses(scores_KB, values_KB, pairs).sum())
+                num_steps += 1
+        state, nothing = optimizer.state[parameters_KP], torch.zeros_like(parameters_KP)
+        exp_avg, exp_avg_sq = (state.get(part, nothing).detach() for part in PARTS[1:])
+        return Experts(tuple(columns), parameters_KP.detach(), exp_avg, exp_avg_sq, num_steps)
 
-    def _restored(
-        self, arrays: Mapping[str, NDArray[np.float32]], generator: torch.Generator
-    ) -> tuple[Networks, dict[str, dict[str, Tensor]]]:
-        """The experts as step 1 left them, with their moments; without signals one new network."""
-        if not arrays:
-            return Networks.made(self._encoder, self._expert_head, 1, generator), {}
-        stacked: dict[str, dict[str, Tensor]] = {"value": {}, "exp_avg": {}, "exp_avg_sq": {}, "step": {}}
-        signals = dict.fromkeys(name.split("/")[0] for name in arrays)
-        for part, found in stacked.items():
-            names = [
-                name.split("/")[2] for name in arrays if name.startswith(f"{next(iter(signals))}/{part}/")
-            ]
-            for name in names:
-                rows = [torch.from_numpy(np.array(arrays[f"{signal}/{part}/{name}"])) for signal in signals]
-                found[name] = rows[0] if part == "step" else torch.stack(rows)
-        moments = {
-            name: {part: stacked[part][name] for part in ("exp_avg", "exp_avg_sq", "step")}
-            for name in stacked["value"]
-        }
-        return Networks.of(self._encoder, self._expert_head, stacked["value"]), moments
-
-    def _wanted(self, pool: Candidates) -> dict[str, Values]:
-        """Signals scaled to 0..1, NaN where unknown."""
-        found = {}
-        for name, values in pool.signals.items():
-            known = values[np.isfinite(values)]
-            is_chosen = self.config.signals is None or name in self.config.signals
-            if is_chosen and known.size and known.min() < known.max():
-                found[name] = (values - known.min()) / (known.max() - known.min())
-        return found
-
-    def _distinct(self, pool: Candidates, wanted_KN: Values) -> tuple[Tensor, Tensor]:
-        """Inputs of the different candidates, and the mean signals of those that are equal."""
-        distinct, positions = torch.unique(self._inputs(pool), dim=0, return_inverse=True)
-        is_known = np.isfinite(wanted_KN)
-        sums, counts = (
-            np.stack([np.bincount(positions.numpy(), row, len(distinct)) for row in rows])
-            for rows in (np.where(is_known, wanted_KN, 0.0), is_known)
+    def _learn_scores(self, experts: Experts, inputs_NI: Tensor, values_1N: Tensor) -> Ensemble:
+        """Step 2."""
+        ensemble, config = self._untrained(experts), self.config
+        optimizer = torch.optim.Adam(
+            [each.requires_grad_() for each in ensemble.learned], lr=config.learning_rate, fused=True
         )
-        means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-        return distinct, torch.from_numpy(means).float()
+        if experts.num_steps:
+            optimizer.state[ensemble.expert_parameters] = {
+                "step": torch.tensor(float(experts.num_steps)),
+                "exp_avg": experts.exp_avg.clone(),
+                "exp_avg_sq": experts.exp_avg_sq.clone(),
+            }
+        generator = self._generator("step 2")
+        first = max(0, config.num_epochs - config.num_averaged_epochs)
+        averages = [each.detach().clone() for each in ensemble.learned]
+        for epoch in range(config.num_epochs):
+            for rows in torch.randperm(len(inputs_NI), generator=generator).split(config.batch_size):
+                if len(rows) < 2:
+                    continue
+                kept = [self._expert.draw_kept(len(rows), config.dropout, generator) for _ in range(2)]
+                scores_KB, weights_KB = ensemble.scores(inputs_NI[rows], kept)
+                mixed_1B = (weights_KB * scores_KB).sum(0, keepdim=True)
+                pairs = draw_pairs(len(rows), generator)
+                _step(optimizer, ranking_losses(mixed_1B, values_1N[:, rows], pairs).sum())
+            if epoch >= first:
+                for average, each in zip(averages, ensemble.learned, strict=True):
+                    average.lerp_(each.detach(), 1 / (epoch - first + 1))
+        return ensemble.with_learned(averages)
+
+    def _untrained(self, experts: Experts) -> Ensemble:
+        """Copies of the experts, a new one without any; and a new gate, or equal weights."""
+        if not experts.signals:
+            single_1P = self._expert.draw(self._generator("vanilla"))[None]
+            return Ensemble(self._expert, None, single_1P, torch.zeros(1))
+        parameters_KP, num = experts.parameters.clone(), len(experts.signals)
+        if self.config.ensemble == "static":
+            return Ensemble(self._expert, None, parameters_KP, torch.zeros(num))
+        gate = replace(self._expert, num_outputs=num)
+        return Ensemble(self._expert, gate, parameters_KP, gate.draw(self._generator("gate"))[None])
+
+    def _columns(self, pool: Candidates, positions: NDArray[np.intp], num: int) -> dict[str, Ranks]:
+        """Ranks (num,) by signal, sorted, of those that tell candidates apart; equal candidates have the mean."""
+        wanted = sorted(pool.signals) if self.config.signals is None else sorted(set(self.config.signals))
+        lacking = [name for name in wanted if name not in pool.signals]
+        if lacking and pool.signals:
+            raise PredictorInputError(
+                f"signals: no {', '.join(lacking)}; the candidates have {', '.join(sorted(pool.signals))}"
+            )
+        found = {
+            name: ranks_of(mean_by(positions, pool.signals[name], num)) for name in wanted if not lacking
+        }
+        return {name: ranks for name, ranks in found.items() if np.nanmax(ranks, initial=0) > 0}
 
     def _inputs(self, candidates: Candidates) -> Tensor:
-        if isinstance(self._encoder, Mlp):
+        """What the encoder takes, (N, I): encodings, or canonical genotypes with -1 after the end."""
+        if isinstance(self._expert.encoder, MlpEncoder):
             return torch.from_numpy(candidates.encodings)
-        return torch.tensor([self._space.canonical(genotype) for genotype in candidates.genotypes])
+        genotypes = [self._space.canonical(genotype) for genotype in candidates.genotypes]
+        length = max(map(len, genotypes), default=0)
+        return torch.tensor([(*genes, *[-1] * (length - len(genes))) for genes in genotypes])
+
+    def _generator(self, purpose: str) -> torch.Generator:
+        """A random stream of its own: an expert's does not depend on which others there are."""
+        digest = sha256(f"{self._seed} {purpose}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+    def _none(self) -> Experts:
+        nothing = torch.empty(0, self._expert.size)
+        return Experts((), nothing, nothing, nothing, 0)
+
+
+def select_signals(arrays: Arrays, signals: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    """Of `Dele.pretrained()` the experts of some signals: what step 1 on these alone would have learned."""
+    wanted = {NUM_STEPS, *(f"{signal}/{part}" for signal in signals for part in PARTS)}
+    return {name: values for name, values in arrays.items() if name in wanted}
 
 
 def _encoder(name: EncoderName | None, space: SearchSpace) -> Encoder:
-    """The encoder of that name, or the one that suits the space; raises `EncoderError`."""
     bare = unconstrained(space)
     cell = getattr(bare, "cell", None)
-    cardinalities: tuple[int, ...] | None = getattr(bare, "cardinalities", None)
     if name is None:
-        name = "gates" if isinstance(cell, EdgeCell) else "lstm" if cardinalities else "mlp"
-    match name:
-        case "gates" if isinstance(cell, EdgeCell):
-            return Gates(cell.num_operations)
-        case "lstm" if cardinalities:
-            return Lstm(max(cardinalities))
-        case "mlp":
-            return Mlp(space.encoding_dim)
-    needed = "cells with operations on edges" if name == "gates" else "a fixed number of genes"
-    raise EncoderError(f"predictor.encoder: {name} is for spaces of {needed}: use another, or leave it out")
-
-
-def _generator(seed: int, step: int) -> torch.Generator:
-    """The random stream of step 1 or 2."""
-    return torch.Generator().manual_seed(int(np.random.default_rng((seed, step)).integers(2**63)))
-
-
-def _optimizer(
-    parameters: Parameters, learning_rate: float, moments: Mapping[str, Mapping[str, Tensor]] | None = None
-) -> torch.optim.Adam:
-    optimizer = torch.optim.Adam(
-        [each.requires_grad_() for each in parameters.values()], lr=learning_rate, fused=True
+        name = "gates" if isinstance(cell, EdgeCell) else "lstm"
+    if name == "mlp":
+        return MlpEncoder(space.encoding_dim)
+    if name == "lstm":
+        cardinalities: tuple[int, ...] | None = getattr(bare, "cardinalities", None)
+        return LstmEncoder(max(cardinalities) if cardinalities else space.encoding_dim + 1)
+    if isinstance(cell, EdgeCell):
+        return GatesEncoder(cell.num_operations)
+    raise EncoderError(
+        f"encoder: gates is for spaces of a cell with operations on its edges, which {type(bare).__name__} is not: use"
+        " lstm or mlp"
     )
-    for name, each in parameters.items():
-        if moments:
-            optimizer.state[each] = dict(moments[name])
-    return optimizer
 
 
 def _step(optimizer: torch.optim.Adam, loss: Tensor) -> None:
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-
-
-def _saved(
-    signals: Sequence[str], parameters: Parameters, optimizer: torch.optim.Adam
-) -> dict[str, NDArray[np.float32]]:
-    """One array a signal, part and parameter, so that experts can be taken out one by one."""
-    arrays: dict[str, NDArray[np.float32]] = {}
-    for name, value in parameters.items():
-        state = optimizer.state.get(value, {})
-        for row, signal in enumerate(signals):
-            arrays[f"{signal}/value/{name}"] = value.detach()[row].numpy().copy()
-            for moment in ("exp_avg", "exp_avg_sq"):
-                moments = state.get(moment, torch.zeros_like(value))
-                arrays[f"{signal}/{moment}/{name}"] = moments[row].numpy().copy()
-            arrays[f"{signal}/step/{name}"] = np.array(float(state.get("step", 0.0)), dtype=np.float32)
-    return arrays
