@@ -60,6 +60,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "num_elites": 2,
         "num_initial": 8,
         "candidates": {"type": "offspring", "num_children": 16},
+        "max_experience": 40,
+        "num_threads": 1,
     },
     "nsga2": {"population_size": 8},
     "nsga3": {"population_size": 8},
