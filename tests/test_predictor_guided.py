@@ -313,3 +313,41 @@ def test_wrong_settings_are_named(shared_data: Path) -> None:
             shared_data,
             strategy={"type": "predictor_guided", "signals": {"names": ["synflow"]}},
         )
+
+
+def test_one_strategy_serves_two_searches_at_once(micro: TabularBenchmark) -> None:
+    """It is immutable: what it proposes follows from the state, whatever it was asked in between."""
+    strategy, states = informed(micro), []
+    for shift in (0.0, 1.0):
+        asked = strategy.ask(SearchState(), np.random.default_rng(int(shift)), 12)
+        values = np.roll(micro.fitness(), 7 * int(shift))
+        results = [Evaluation(each, float(values[micro.row(each.genotype)])) for each in asked]
+        states.append(strategy.tell(SearchState(), results))
+
+    def ask(chosen: PredictorGuided, state: SearchState) -> list[Proposal]:
+        return chosen.ask(state, np.random.default_rng(3), 5)
+
+    together = [ask(strategy, state) for state in (*states, *states)]
+    assert together == [ask(informed(micro), state) for state in (*states, *states)]
+    assert together[0] != together[1]
+
+
+def test_a_signal_that_is_never_defined_is_unknown_to_the_predictor(tmp_path: Path) -> None:
+    section: dict[str, Any] = {
+        "type": "predictor_guided",
+        "batch_size": 3,
+        "num_elites": 1,
+        "num_initial": 5,
+        "candidates": {"type": "offspring", "num_children": 8},
+        "predictor": {
+            "type": "dele",
+            "signals": ["epe_nas", "params"],
+            "num_pretraining_epochs": 1,
+            "num_epochs": 1,
+        },
+        "signals": {"names": ["epe_nas", "params"], "max_images": 2},  # epe_nas needs two images of a class
+    }
+    config = tiny_config(strategy=section, workers={"num_workers": 0})
+    outcome = run_search(config, run_dir=tmp_path / "run")
+    assert outcome.is_finished
+    assert all("epe_nas" not in each.signals for each in proposals(outcome))

@@ -108,7 +108,7 @@ class PredictorGuided:
         def worth(genotypes: Sequence[Genotype]) -> Values:
             if not state.history:
                 return np.zeros(len(genotypes))
-            return self._guide.ask(state, self._guide.describe(genotypes)).prediction.mean
+            return self._guide.predict(state, self._guide.describe(genotypes)).mean
 
         return self.source.candidates(state, rng, known, worth)
 
@@ -170,15 +170,15 @@ class PredictorGuided:
         if not state.history:
             best = self._best_on_earlier_tasks(candidates, functions, num)
             return [_Pick(row) for row in _distinct([*best, *order], functions)[:num]]
-        opinion = self._guide.ask(state, candidates)
+        prediction = self._guide.predict(state, candidates)
         screened: list[int] = []
         if not self.stands_aside(state):
-            acquisition = self.config.acquisition.build(opinion.best, rng)
+            acquisition = self.config.acquisition.build(self._guide.best(state, candidates), rng)
             num_screened, reach = max(0, num - self.config.num_unscreened), self.config.reach
             screened = choose_batch(
-                acquisition, opinion.prediction, candidates.encodings, functions, num_screened, reach=reach
+                acquisition, prediction, candidates.encodings, functions, num_screened, reach=reach
             )
-        mean, std = opinion.prediction.mean, opinion.prediction.std
+        mean, std = prediction.mean, prediction.std
         return [
             _Pick(
                 row,
@@ -211,6 +211,7 @@ class PredictorGuided:
             self.cache,
             self.config.max_experience,
             self.config.num_threads,
+            self.config.signals.names if self.config.signals else (),
         )
 
 

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from orchestrator.state import SearchState
+from orchestrator.state import Evaluation, SearchState
 from orchestrator.strategies.guidance.experience import Experience, experience
 from orchestrator.strategies.guidance.knowledge import Knowledge, PretrainingCache
 from search_spaces.base import Genotype, SearchSpace
@@ -32,13 +32,14 @@ Signals: TypeAlias = Mapping[Genotype, Mapping[str, float]]
 """Measured signals by genotype."""
 
 
-@dataclass(frozen=True)
-class Opinion:
-    """What a fitted predictor says of candidates."""
+class _Fit(NamedTuple):
+    """A predictor with all that it learned from."""
 
-    prediction: Prediction
-    best: float
-    """The highest mean that it predicts for what is evaluated."""
+    history: tuple[Evaluation, ...]
+    candidates: tuple[Genotype, ...]
+    """Those of the moment, where it was pretrained on them."""
+    predictor: Predictor
+    learned_from: Candidates
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,9 @@ class Guide:
     cache: PretrainingCache
     max_experience: int
     num_threads: int
-    _last: dict[tuple[int, ...], tuple[Predictor, Experience]] = field(default_factory=dict)
+    measured: tuple[str, ...] = ()
+    """Signals that the workers measure; of a genotype for which one is not defined it is unknown."""
+    _last: list[_Fit] = field(default_factory=list)
     """The last fit: within a generation the predictor is asked often, and fitted once."""
 
     def describe(self, genotypes: Sequence[Genotype], signals: Signals | None = None) -> Candidates:
@@ -63,30 +66,32 @@ class Guide:
         if not signals and min(rows, default=-1) >= 0:
             return self._described_pool.take(rows)
         columns = dict(self.knowledge.signals(genotypes))
-        for name in sorted({name for own in (signals or {}).values() for name in own}):
-            measured = [(signals or {}).get(genotype, {}).get(name, np.nan) for genotype in genotypes]
-            columns[name] = np.array(measured, dtype=np.float64)
+        for name in self.measured:
+            values = [(signals or {}).get(genotype, {}).get(name, np.nan) for genotype in genotypes]
+            columns[name] = np.array(values, dtype=np.float64)
         earlier = self.knowledge.earlier(genotypes)
         return candidates_of(self.space, genotypes, signals=columns, earlier=earlier)
 
-    def ask(self, state: SearchState, candidates: Candidates) -> Opinion:
+    def predict(self, state: SearchState, candidates: Candidates) -> Prediction:
         """What the predictor, fitted to all evaluations of `state`, says of `candidates`."""
         with fixed_threads(self.num_threads):
-            predictor, known = self._fitted(state, candidates)
-            return Opinion(
-                predictor.predict(candidates), float(predictor.predict(self._learned_from(known)).mean.max())
-            )
+            return self._fit(state, candidates).predictor.predict(candidates)
 
-    def _fitted(self, state: SearchState, candidates: Candidates) -> tuple[Predictor, Experience]:
-        key = (state.generation, len(state.history), state.weights_version)
-        if key not in self._last:
+    def best(self, state: SearchState, candidates: Candidates) -> float:
+        """The highest mean that it predicts for what is evaluated."""
+        with fixed_threads(self.num_threads):
+            fit = self._fit(state, candidates)
+            return float(fit.predictor.predict(fit.learned_from).mean.max())
+
+    def _fit(self, state: SearchState, candidates: Candidates) -> _Fit:
+        of_the_moment = () if self.pool else candidates.genotypes
+        if not any((each.history, each.candidates) == (state.history, of_the_moment) for each in self._last):
             known = experience(state.history, self.space, max_functions=self.max_experience)
             own = self._learned_from(known)
             predictor = self._pretrained if self.pool else self._pretrained_on(own + candidates)
             predictor.fit(own, known.scores)
-            self._last.clear()
-            self._last[key] = predictor, known
-        return self._last[key]
+            self._last[:] = [_Fit(state.history, of_the_moment, predictor, own)]
+        return self._last[0]
 
     def _learned_from(self, known: Experience) -> Candidates:
         proposals = [each.proposal for each in known.evaluations]
