@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.config import ConfigError
+from orchestrator.config.checks import validate_config
 from orchestrator.config.run_config import RunConfig
 from orchestrator.forecasts import kendall_tau, newest
 from orchestrator.run_directory.pretraining import Pretraining
@@ -351,3 +352,11 @@ def test_a_signal_that_is_never_defined_is_unknown_to_the_predictor(tmp_path: Pa
     outcome = run_search(config, run_dir=tmp_path / "run")
     assert outcome.is_finished
     assert all("epe_nas" not in each.signals for each in proposals(outcome))
+
+
+def test_a_predictors_unknown_signal_is_named(shared_data: Path) -> None:
+    strategy = {"type": "predictor_guided", "predictor": {"type": "dele", "signals": ["zen", "synflo"]}}
+    with pytest.raises(
+        ConfigError, match=r"strategy\.predictor\.signals: no synflo; there are .*params.*zen"
+    ):
+        validate_config(table_config(shared_data, strategy=strategy), origin="table.yaml")

@@ -24,7 +24,7 @@ from search_spaces.base import ConstraintError, InvalidGenotypeError
 from search_spaces.layerwise import InputTooSmallError
 from search_spaces.tables import TableError
 from workers.base import TaskDataError, TaskSource
-from workers.predictors.dele import EncoderError
+from workers.predictors.dele import DeleConfig, EncoderError
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def validate_config(config: RunConfig, *, origin: str, is_new: bool = True) -> S
         strategy = config.strategy.build(space)
         if isinstance(config.strategy, PredictorGuidedConfig):
             config.strategy.predictor.build(space, seed=config.seed)
+            problems += _unknown_signals(config, problem, f"{origin}: strategy.predictor.signals")
         if not isinstance(config.schedule, GenerationsConfig) and not isinstance(strategy, SteadyStrategy):
             problems.append(
                 f"{origin}: schedule: {config.strategy.type} goes in generations alone: choose another strategy, or"
@@ -78,6 +79,18 @@ def validate_config(config: RunConfig, *, origin: str, is_new: bool = True) -> S
             )
     _raise_if_any(problems)
     return SearchParts(problem, strategy)
+
+
+def _unknown_signals(config: RunConfig, problem: Problem, place: str) -> list[str]:
+    """What the predictor wants to see and nothing measures."""
+    assert isinstance(config.strategy, PredictorGuidedConfig), "only it has a predictor"
+    if not isinstance(config.strategy.predictor, DeleConfig):
+        return []
+    measured = config.strategy.signals.names if config.strategy.signals else ()
+    genotype = problem.space.sample(np.random.default_rng(config.seed))
+    known = sorted({*measured, *problem.knowledge.signals([genotype])})
+    lacking = [name for name in config.strategy.predictor.signals or () if name not in known]
+    return [f"{place}: no {', '.join(lacking)}; there are {', '.join(known)}"] if lacking else []
 
 
 @contextmanager
