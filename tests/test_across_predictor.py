@@ -12,8 +12,8 @@ from sklearn.gaussian_process.kernels import DotProduct, Matern
 
 from search_spaces import TransNasMicroConfig
 from search_spaces.tables import open_table
-from workers.predictors.across import Across, AcrossConfig, quantiles
-from workers.predictors.base import Candidates, Values, candidates_of, normal_scores
+from workers.predictors.across import Across, AcrossConfig
+from workers.predictors.base import Candidates, Values, best_first, candidates_of, normal_scores, quantiles
 from workers.predictors.kernels import JITTER, AdditiveGaussianProcess, Array, Views, default_prior
 
 SPACE = TransNasMicroConfig().build((3, 256, 256))
@@ -132,3 +132,13 @@ def test_views_can_be_left_out(micro: tuple[Candidates, Values]) -> None:
     blind = AcrossConfig(views=("encoding",), is_meta_trained=False)
     coregionalised = AcrossConfig(views=("encoding", "paths", "earlier_linear"), is_meta_trained=False)
     assert tau(coregionalised, candidates, scores, 10) > tau(blind, candidates, scores, 10) + 0.1
+
+
+def test_the_best_by_their_mean_rank_come_first() -> None:
+    columns = {
+        "a": np.array([1.0, 2.0, 3.0, np.nan]),
+        "b": np.array([10.0, 30.0, 20.0, 40.0]),
+        "unknown": np.full(4, np.nan),
+    }
+    assert best_first(columns).tolist() == [3, 2, 1, 0]
+    assert best_first({"unknown": np.full(3, np.nan)}).tolist() == [0, 1, 2]

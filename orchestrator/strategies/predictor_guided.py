@@ -19,7 +19,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.stats import rankdata
 
 from orchestrator.forecasts import recent_kendall_taus
 from orchestrator.state import Evaluation, Forecast, Proposal, SearchState
@@ -33,7 +32,7 @@ from search_spaces.constrained import Constrained
 from workers.evaluators.zero_cost import SignalsConfig
 from workers.predictors import PredictorConfig
 from workers.predictors.across import AcrossConfig
-from workers.predictors.base import Candidates, Values
+from workers.predictors.base import Candidates, Values, best_first
 
 NUM_RECENT = 3
 """Generations over which a predictor's rank correlation is averaged."""
@@ -193,12 +192,9 @@ class PredictorGuided:
         """Rows of the best by their mean rank on the earlier tasks, none where there are no such."""
         if not candidates.earlier:
             return []
-        ranks = [
-            np.where(np.isfinite(values), rankdata(values, nan_policy="omit") / len(values), 0.5)
-            for values in candidates.earlier.values()
+        return _distinct(best_first(candidates.earlier), functions)[
+            : min(num, self.config.num_initial_from_earlier)
         ]
-        order = np.argsort(-np.mean(ranks, axis=0), kind="stable")
-        return _distinct(order, functions)[: min(num, self.config.num_initial_from_earlier)]
 
     @cached_property
     def _guide(self) -> Guide:

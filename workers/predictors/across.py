@@ -23,7 +23,16 @@ from pydantic import Field
 from scipy.stats import norm
 
 from search_spaces.base import Config, SearchSpace
-from workers.predictors.base import Candidates, Columns, Prediction, Values, check_scores, normal_scores
+from workers.predictors.base import (
+    Candidates,
+    Columns,
+    Prediction,
+    Values,
+    best_first,
+    check_scores,
+    normal_scores,
+    quantiles,
+)
 from workers.predictors.kernels import AdditiveGaussianProcess, Array, Kind, Views, distances
 
 MIN_KNOWN = 0.5
@@ -102,8 +111,7 @@ class Across:
         known = np.flatnonzero(np.isfinite(scores))
         if not others or len(known) < self.config.num_meta_scores:
             return known
-        ranks = np.stack([quantiles(values[known], values) for values in others.values()])
-        order = known[np.argsort(-np.nan_to_num(ranks, nan=0.5).mean(axis=0), kind="stable")]
+        order = known[best_first({name: values[known] for name, values in others.items()})]
         num_best = self.config.num_meta_scores // 2
         rest = rng.permutation(order[num_best:])[: self.config.num_meta_scores - num_best]
         return np.concatenate([order[:num_best], rest])
@@ -146,15 +154,6 @@ class _Pool:
             name: views[name] if kind == "linear" else views[name] / self.scales[name]
             for name, kind in self.kinds.items()
         }
-
-
-def quantiles(values: Values, reference: Values) -> Values:
-    """Which share of the known `reference` lies below each value, strictly within 0 and 1; NaN for NaN."""
-    known = np.sort(reference[np.isfinite(reference)])
-    below, up_to = (np.searchsorted(known, values, side=side) for side in ("left", "right"))
-    share = (below + up_to) / (2 * len(known))
-    half = 0.5 / len(known)
-    return np.where(np.isfinite(values), np.clip(share, half, 1 - half), np.nan)
 
 
 def _references(columns: Columns) -> dict[str, Values]:
