@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import sqrt
 from pathlib import Path
+from statistics import fmean, stdev
+
+from scipy.stats import t as student
 
 from benchmarks.report import Measurement
-from orchestrator.plots.style import BLUE, ORANGE, PURPLE, TEAL, picture
+from orchestrator.plots.style import BLUE, ORANGE, PURPLE, RED, TEAL, picture
 from orchestrator.search import SearchOutcome
 from orchestrator.state import Commit
+from orchestrator.statistics import mean_and_interval
 
-COLOURS = {"across": BLUE, "fixed_32": ORANGE, "fixed_64": TEAL, "random": PURPLE}
+COLOURS = {"across": BLUE, "fixed_32": ORANGE, "fixed_64": TEAL, "random": PURPLE, "guided": RED}
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,24 @@ def plot_curves(path: Path, arms: Sequence[Arm], *, title: str) -> None:
                 labelled.add(label)
         axes.set(xlabel="minutes", ylabel="accuracy on validation tasks", title=title)
         axes.legend(loc="lower right")
+
+
+def accuracy_of(arm: Arm) -> Iterator[Measurement]:
+    accuracy, half_width = mean_and_interval(arm.scores)
+    yield Measurement(arm.case, "accuracy", accuracy, "", len(arm.scores))
+    yield Measurement(arm.case, "accuracy_half_width_95", half_width, "", len(arm.scores))
+    yield Measurement(arm.case, "seconds", arm.seconds, "s", 1)
+
+
+def difference_of(case: str, pairs: Sequence[tuple[Arm, Arm]]) -> Iterator[Measurement]:
+    """The first minus the second arm of each seed, task by task."""
+    by_seed = [[ours - theirs for ours, theirs in zip(a.scores, b.scores, strict=True)] for a, b in pairs]
+    differences = [each for of_seed in by_seed for each in of_seed]
+    mean, half_width = mean_and_interval(differences)
+    num = len(differences)
+    yield Measurement(case, "accuracy", mean, "", num)
+    yield Measurement(case, "accuracy_half_width_95", half_width, "", num)
+    if len(pairs) > 1:
+        error = stdev(map(fmean, by_seed)) / sqrt(len(pairs))
+        half_width = float(student.ppf(0.975, len(pairs) - 1)) * error
+        yield Measurement(f"{case}/by_seed", "accuracy_half_width_95", half_width, "", len(pairs))

@@ -1,6 +1,6 @@
 """What does a search bring on real data? Omniglot, 5-way 1-shot, in a given wall-clock time.
 
-    python benchmarks/omniglot.py [--full | --minutes M --seeds N] [--data DIR] [--run-dir DIR] [--plot FILE]
+    python benchmarks/omniglot.py [--full | --minutes M --seeds N] [--rivals ARM ...] [--data DIR] [--run-dir DIR] [--plot FILE]
     python benchmarks/omniglot.py --config configs/omniglot_5way1shot.yaml [--data DIR] ...
 
 Arms, one after the other on the whole machine, the same time each:
@@ -30,26 +30,30 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from math import sqrt
 from pathlib import Path
-from statistics import fmean, stdev
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from rich.console import Console
-from scipy.stats import t as student
 
-from benchmarks.learning_curves import Arm, curve_of, generations, plot_curves, seconds_of
+from benchmarks.learning_curves import (
+    Arm,
+    accuracy_of,
+    curve_of,
+    difference_of,
+    generations,
+    plot_curves,
+    seconds_of,
+)
 from benchmarks.report import Measurement, make_parser, show, write_json
 from orchestrator.config.loading import load_config
 from orchestrator.config.run_config import RunConfig, build_model, build_sources, build_space
 from orchestrator.progress import make_progress
 from orchestrator.run_directory import RunDirectory
 from orchestrator.search import SearchOutcome, load_run, run_search
-from orchestrator.statistics import mean_and_interval
 from orchestrator.units import chunks, test_seeds
 from search_spaces.base import Genotype
 from workers.base import EvaluationResult, EvaluationUnit
@@ -78,6 +82,7 @@ GUIDED: Mapping[str, object] = {
     "signals": {"names": ["naswot", "synflow", "few_steps"]},
 }
 """The population of the config's genetic algorithm, bred by it, from four times as many children."""
+RIVALS = ("fixed_32", "fixed_64", "random", "guided")
 CONTINUATION_SEED = 1000
 """Added to the seed of the search: what goes on meets tasks that the search has not seen."""
 
@@ -238,37 +243,11 @@ def report(arm: Arm) -> list[Measurement]:
     return show(accuracy_of(arm))
 
 
-def accuracy_of(arm: Arm) -> Iterator[Measurement]:
-    accuracy, half_width = mean_and_interval(arm.scores)
-    yield Measurement(arm.case, "accuracy", accuracy, "", len(arm.scores))
-    yield Measurement(arm.case, "accuracy_half_width_95", half_width, "", len(arm.scores))
-    yield Measurement(arm.case, "seconds", arm.seconds, "s", 1)
-
-
-def difference_of(rival: str, pairs: Sequence[tuple[Arm, Arm]]) -> Iterator[Measurement]:
-    """Across minus `rival`, of the arms of each seed, task by task."""
-    case = f"{BENCHMARK}/difference/{rival}"
-    by_seed = [[ours - theirs for ours, theirs in zip(a.scores, b.scores, strict=True)] for a, b in pairs]
-    mean, half_width = mean_and_interval([each for differences in by_seed for each in differences])
-    num = len(by_seed) * NUM_TEST_TASKS
-    yield Measurement(case, "accuracy", mean, "", num)
-    yield Measurement(case, "accuracy_half_width_95", half_width, "", num)
-    if len(pairs) > 1:
-        error = stdev(map(fmean, by_seed)) / sqrt(len(pairs))
-        half_width = float(student.ppf(0.975, len(pairs) - 1)) * error
-        yield Measurement(f"{case}/by_seed", "accuracy_half_width_95", half_width, "", len(pairs))
-
-
 def main() -> None:
     parser = make_parser("a search against 4CONV on Omniglot", full="three seeds, 6 minutes an arm")
     parser.add_argument("--minutes", type=float, help="wall-clock time of an arm (1; with --full 6)")
     parser.add_argument("--seeds", type=int, help="number of seeds (1; with --full 3)")
-    parser.add_argument(
-        "--rivals",
-        nargs="*",
-        default=["fixed_32", "fixed_64", "random", "guided"],
-        help="arms beside across (fixed_32 fixed_64 random guided)",
-    )
+    parser.add_argument("--rivals", nargs="*", default=RIVALS, choices=RIVALS, help="arms beside across")
     parser.add_argument("--data", type=Path, default=Path("data/omniglot"), help="folder of the two archives")
     parser.add_argument("--run-dir", type=Path, help="default: runs/omniglot_M_minutes")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the learning curves as PNG")
@@ -298,7 +277,7 @@ def main() -> None:
             arms.append(rival)
             pairs[name].append((across, rival))
     for name, of_rival in pairs.items():
-        lines += show(difference_of(name, of_rival)) if of_rival else []
+        lines += show(difference_of(f"{BENCHMARK}/difference/{name}", of_rival)) if of_rival else []
     write_json(options.json, [*lines, *(point for arm in arms for point in curve_of(arm))])
     if options.plot:
         plot_curves(options.plot, arms, title="Omniglot, 5-way 1-shot")
