@@ -1,6 +1,7 @@
 """What does a search bring on real data? Omniglot, 5-way 1-shot, in a given wall-clock time.
 
-    python benchmarks/omniglot.py [--full | --minutes M --seeds N] [--rivals ARM ...] [--data DIR] [--run-dir DIR] [--plot FILE]
+    python benchmarks/omniglot.py [--full | --minutes M --seeds N] [--rivals ARM ...]
+                                  [--data DIR] [--run-dir DIR] [--plot FILE]
     python benchmarks/omniglot.py --config configs/omniglot_5way1shot.yaml [--data DIR] ...
 
 Arms, one after the other on the whole machine, the same time each:
