@@ -25,8 +25,9 @@ from workers.predictors.base import (
     Values,
     candidates_of,
 )
-from workers.predictors.dele import Dele, DeleConfig, EncoderError, select_signals
-from workers.predictors.ranking import MARGIN, draw_pairs, epoch_rows, ranking_losses
+from workers.predictors.dele import Dele, DeleConfig, EncoderError
+from workers.predictors.experts import select_signals
+from workers.predictors.ranking import MARGIN, draw_pairs, epoch_rows, ranking_losses, trust
 from workers.predictors.stacked import Encoder, GatesEncoder, LstmEncoder, MlpEncoder, Network
 
 CELL = NasBench201Config().build((3, 32, 32))
@@ -249,9 +250,65 @@ def test_experts_learn_their_own_signal_and_the_gate_nothing() -> None:
     untrained.fit(*toy(1))
     gate = untrained._ensemble.gate
     assert gate is not None
-    torch.testing.assert_close(
-        untrained._ensemble.gate_parameters[0], gate.draw(untrained._generator("gate")), atol=0, rtol=0
-    )
+    drawn = gate.draw(untrained._generator("gate"))
+    drawn[-len(others.signals) :] = 0  # a single score says nothing of whom to trust
+    torch.testing.assert_close(untrained._ensemble.gate_parameters[0], drawn, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("ensemble", ["gated", "static"])
+def test_an_expert_that_ranks_in_reverse_is_turned_around(ensemble: str) -> None:
+    pool, scores = toy(400, seed=2)
+    pool = with_signals(pool, reverse=-scores, noise=pool.signals["noise"])
+    start: dict[str, Any] = {"ensemble": ensemble, "num_epochs": 1, "learning_rate": 1e-9}
+    dele = predictor(ensemble=ensemble, num_pretraining_epochs=60)
+    dele.pretrain(pool)
+    others, _ = toy(200, seed=9)
+    untaught = predictor(**start, signals=("reverse",))
+    untaught.load_pretrained(dele.pretrained())
+    untaught.fit(*toy(1))
+    mixed = predictor(**start)
+    mixed.load_pretrained(dele.pretrained())
+    mixed.fit(*toy(50))
+    assert tau(untaught) < -0.7
+    assert tau(mixed) > 0.7
+    weights = mixed._ensemble.scores(mixed._inputs(others))[1]
+    assert weights[1].min() > 0.9  # noise, reverse
+
+
+def test_trust_is_the_agreement_with_the_values() -> None:
+    values = torch.arange(30.0)
+    unrelated = torch.from_numpy(np.random.default_rng(0).normal(size=30)).float()
+    same, reverse, neither, equal = trust(
+        torch.stack([values, -values, unrelated, 0 * values]), values
+    ).tolist()
+    assert same == -reverse == pytest.approx(7.5)
+    assert neither == pytest.approx(7.5 * float(kendalltau(unrelated, values).statistic))
+    assert equal == 0
+    assert trust(torch.arange(2.0)[None], torch.arange(2.0)).item() == pytest.approx(10 / 6)
+    assert trust(torch.ones(2, 1), torch.ones(1)).tolist() == [0, 0]
+
+
+def test_experts_have_one_deviation_on_their_pool() -> None:
+    pool, _ = toy(300, seed=2)
+    dele = predictor()
+    dele.pretrain(pool)
+    experts = dele._experts
+    assert experts is not None
+    inputs = torch.unique(dele._inputs(pool), dim=0)
+    deviations = dele._expert(experts.parameters, inputs[None])[..., 0].std(dim=1, correction=0)
+    torch.testing.assert_close(deviations, torch.ones(3), atol=1e-4, rtol=0)
+
+
+def test_earlier_tasks_are_signals() -> None:
+    pool, _ = toy(100, seed=2)
+    as_signal = predictor(num_pretraining_epochs=2)
+    as_signal.pretrain(with_signals(pool, **{"earlier/there": pool.signals["first"]}))
+    earlier = candidates_of(CELL, pool.genotypes, earlier={"there": pool.signals["first"]})
+    for signals in (None, ("earlier/there",)):
+        dele = predictor(num_pretraining_epochs=2, signals=signals)
+        dele.pretrain(earlier)
+        for name, values in dele.pretrained().items():
+            np.testing.assert_array_equal(values, as_signal.pretrained()[name])
 
 
 def test_the_gate_and_the_experts_learn_from_scores() -> None:

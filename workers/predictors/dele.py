@@ -10,6 +10,9 @@ it is the paper's pretrained and fine-tuned predictor.
 
 Deviations:
 
+- Step 2 starts from what the scores say of each expert as a whole: one that ranks them in reverse is turned around, and
+  its logit begins at the agreement of the two rankings (`trust`), not at random. Experts leave step 1 with scores of
+  one deviation, so that the margin is the same share of each.
 - The mixed score is that of the mean of the weights over the last epochs (Izmailov et al. 2018, "Averaging Weights
   Leads to Wider Optima and Better Generalization"), since single epochs of step 2 differ.
 - Narrower heads, smaller batches and fewer epochs than published: as good on NAS-Bench-201 in a small part of the time.
@@ -17,6 +20,7 @@ Deviations:
 - Candidates of the pool that compute the same function are one, with the mean of their signals.
 - A candidate of a batch is computed once, not anew for each pair; experts drop the same units and see the same pairs.
 - Signals and scores count by their ranks: the loss sees nothing else, and ranks are exact in single precision.
+- Scores on earlier tasks are signals of this one.
 - Signals may be missing: an expert sees only candidates whose signal is known, repeated to the length of an epoch. A
   signal that tells no candidates apart has no expert.
 - The standard deviation, which the paper does not have, is the weighted spread of the experts around the mixed score,
@@ -27,8 +31,7 @@ Shapes: K experts, k either K or 1, P parameters of one, N or B candidates, I in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from typing import Annotated, Literal, TypeAlias
 
@@ -42,6 +45,7 @@ from search_spaces.base import Config, SearchSpace
 from search_spaces.constrained import unconstrained
 from search_spaces.edge_cell import EdgeCell
 from workers.predictors.base import Candidates, Prediction, PredictorInputError, Values, check_scores
+from workers.predictors.experts import PARTS, Arrays, Experts, select_signals
 from workers.predictors.ranking import (
     MARGIN,
     Ranks,
@@ -50,14 +54,13 @@ from workers.predictors.ranking import (
     mean_by,
     ranking_losses,
     ranks_of,
+    trust,
 )
 from workers.predictors.stacked import Encoder, Ensemble, GatesEncoder, LstmEncoder, MlpEncoder, Network
 
 EncoderName: TypeAlias = Literal["gates", "lstm", "mlp"]
-Arrays: TypeAlias = Mapping[str, NDArray[np.float32]]
-NUM_STEPS = "num_steps"
-PARTS = ("parameters", "exp_avg", "exp_avg_sq")
 PREDICTED_AT_ONCE = 1024
+SMALLEST_DEVIATION = 1e-6
 
 
 class EncoderError(ValueError):
@@ -71,14 +74,14 @@ class DeleConfig(Config):
     encoder: EncoderName | None = None
     """None: gates where the space has a cell with operations on its edges, else lstm."""
     signals: tuple[str, ...] | None = None
-    """One expert each; None: all that the pool knows; an empty list: vanilla."""
+    """One expert each, earlier tasks as earlier/TASK; None: all that the pool knows; an empty list: vanilla."""
     ensemble: Literal["gated", "static"] = "gated"
     """static: learned weights that are the same for every candidate (an ablation of the paper)."""
     num_pretraining_epochs: int = Field(default=40, ge=0)
     """Of step 1. The paper: 200, in batches of 512."""
     num_epochs: int = Field(default=100, ge=1)
     """Of step 2. The paper: 200, and 100 within a search."""
-    num_averaged_epochs: int = Field(default=20, ge=1)
+    num_averaged_epochs: int = Field(default=60, ge=1)
     """The last ones of step 2, whose weights are averaged. The paper: 1."""
     batch_size: int = Field(default=128, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -91,17 +94,6 @@ class DeleConfig(Config):
     def build(self, space: SearchSpace, *, seed: int) -> Dele:
         """Raises `EncoderError`."""
         return Dele(self, space, seed=seed)
-
-
-@dataclass(frozen=True)
-class Experts:
-    """Stacked networks with the state of their optimizer, in the order of their signals; (K, P) each."""
-
-    signals: tuple[str, ...]
-    parameters: Tensor
-    exp_avg: Tensor
-    exp_avg_sq: Tensor
-    num_steps: int
 
 
 class Dele:
@@ -121,14 +113,8 @@ class Dele:
         self._experts = self._learn_signals(pool)
 
     def pretrained(self) -> dict[str, NDArray[np.float32]]:
-        """`SIGNAL/parameters`, `SIGNAL/exp_avg` and `SIGNAL/exp_avg_sq` (P,) of each expert, and the `num_steps`."""
-        experts = self._experts or self._none()
-        arrays = {
-            f"{signal}/{part}": getattr(experts, part)[row].numpy().copy()
-            for row, signal in enumerate(experts.signals)
-            for part in PARTS
-        }
-        return {**arrays, NUM_STEPS: np.array(experts.num_steps, dtype=np.float32)}
+        """The experts, as `Experts.arrays` names them."""
+        return (self._experts or self._none()).arrays()
 
     def load_pretrained(self, arrays: Arrays) -> None:
         """The inverse of `pretrained`, without experts of signals that the settings leave out.
@@ -136,22 +122,7 @@ class Dele:
         Raises `PredictorInputError` for experts of another structure.
         """
         chosen = arrays if self.config.signals is None else select_signals(arrays, self.config.signals)
-        signals = tuple(
-            sorted(name.removesuffix("/parameters") for name in chosen if name.endswith("/parameters"))
-        )
-        for name, values in chosen.items():
-            if name != NUM_STEPS and values.shape != (self._expert.size,):
-                raise PredictorInputError(
-                    f"{name}: a pretrained expert has {self._expert.size} parameters here (got the shape"
-                    f" {values.shape}): pretrain with the same encoder and heads"
-                )
-        if not signals:
-            self._experts = self._none()
-            return
-        parameters, exp_avg, exp_avg_sq = (
-            torch.from_numpy(np.stack([chosen[f"{signal}/{part}"] for signal in signals])) for part in PARTS
-        )
-        self._experts = Experts(signals, parameters, exp_avg, exp_avg_sq, int(chosen[NUM_STEPS]))
+        self._experts = Experts.from_arrays(chosen, self._expert.size)
 
     def fit(self, candidates: Candidates, scores: Values) -> None:
         """Step 2; without `pretrain` before it, step 1 is on the signals of `candidates` themselves."""
@@ -197,11 +168,19 @@ class Dele:
                 num_steps += 1
         state, nothing = optimizer.state[parameters_KP], torch.zeros_like(parameters_KP)
         exp_avg, exp_avg_sq = (state.get(part, nothing).detach() for part in PARTS[1:])
-        return Experts(tuple(columns), parameters_KP.detach(), exp_avg, exp_avg_sq, num_steps)
+        with torch.no_grad():
+            parts = [
+                self._expert(parameters_KP, rows[None])[..., 0] for rows in inputs_NI.split(PREDICTED_AT_ONCE)
+            ]
+            deviations_K = torch.cat(parts, dim=1).std(dim=1, correction=0)
+            of_one_deviation = self._expert.scaled(
+                parameters_KP, 1 / deviations_K.clamp_min(SMALLEST_DEVIATION)
+            )
+        return Experts(tuple(columns), of_one_deviation, exp_avg, exp_avg_sq, num_steps)
 
     def _learn_scores(self, experts: Experts, inputs_NI: Tensor, values_1N: Tensor) -> Ensemble:
         """Step 2."""
-        ensemble, config = self._untrained(experts), self.config
+        ensemble, config = self._trusting(experts, inputs_NI, values_1N), self.config
         optimizer = torch.optim.Adam(
             [each.requires_grad_() for each in ensemble.learned], lr=config.learning_rate, fused=True
         )
@@ -228,28 +207,32 @@ class Dele:
                     average.lerp_(each.detach(), 1 / (epoch - first + 1))
         return ensemble.with_learned(averages)
 
-    def _untrained(self, experts: Experts) -> Ensemble:
-        """Copies of the experts, a new one without any; and a new gate, or equal weights."""
-        if not experts.signals:
+    def _trusting(self, experts: Experts, inputs_NI: Tensor, values_1N: Tensor) -> Ensemble:
+        """Copies of the experts, a new one without any; and a gate, or logits, that begin at what they are trusted."""
+        num = len(experts.signals)
+        if num == 0:
             single_1P = self._expert.draw(self._generator("vanilla"))[None]
             return Ensemble(self._expert, None, single_1P, torch.zeros(1))
-        parameters_KP, num = experts.parameters.clone(), len(experts.signals)
+        with torch.no_grad():
+            trust_K = trust(self._expert(experts.parameters, inputs_NI[None])[..., 0], values_1N[0])
+        parameters_KP = self._expert.scaled(experts.parameters, torch.where(trust_K < 0, -1.0, 1.0))
         if self.config.ensemble == "static":
-            return Ensemble(self._expert, None, parameters_KP, torch.zeros(num))
+            return Ensemble(self._expert, None, parameters_KP, trust_K.abs())
         gate = replace(self._expert, num_outputs=num)
-        return Ensemble(self._expert, gate, parameters_KP, gate.draw(self._generator("gate"))[None])
+        drawn_1P = gate.draw(self._generator("gate"))[None]
+        drawn_1P[:, -num:] = trust_K.abs()
+        return Ensemble(self._expert, gate, parameters_KP, drawn_1P)
 
     def _columns(self, pool: Candidates, positions: NDArray[np.intp], num: int) -> dict[str, Ranks]:
         """Ranks (num,) by signal, sorted, of those that tell candidates apart; equal candidates have the mean."""
-        wanted = sorted(pool.signals) if self.config.signals is None else sorted(set(self.config.signals))
-        lacking = [name for name in wanted if name not in pool.signals]
-        if lacking and pool.signals:
+        known = {**pool.signals, **{f"earlier/{task}": scores for task, scores in pool.earlier.items()}}
+        wanted = sorted(known if self.config.signals is None else set(self.config.signals))
+        lacking = [name for name in wanted if name not in known]
+        if lacking and known:
             raise PredictorInputError(
-                f"signals: no {', '.join(lacking)}; the candidates have {', '.join(sorted(pool.signals))}"
+                f"signals: no {', '.join(lacking)}; the candidates have {', '.join(sorted(known))}"
             )
-        found = {
-            name: ranks_of(mean_by(positions, pool.signals[name], num)) for name in wanted if not lacking
-        }
+        found = {name: ranks_of(mean_by(positions, known[name], num)) for name in wanted if not lacking}
         return {name: ranks for name, ranks in found.items() if np.nanmax(ranks, initial=0) > 0}
 
     def _inputs(self, candidates: Candidates) -> Tensor:
@@ -266,14 +249,7 @@ class Dele:
         return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
     def _none(self) -> Experts:
-        nothing = torch.empty(0, self._expert.size)
-        return Experts((), nothing, nothing, nothing, 0)
-
-
-def select_signals(arrays: Arrays, signals: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """Of `Dele.pretrained()` the experts of some signals: what step 1 on these alone would have learned."""
-    wanted = {NUM_STEPS, *(f"{signal}/{part}" for signal in signals for part in PARTS)}
-    return {name: values for name, values in arrays.items() if name in wanted}
+        return Experts.none(self._expert.size)
 
 
 def _encoder(name: EncoderName | None, space: SearchSpace) -> Encoder:

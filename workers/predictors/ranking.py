@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import kendalltau
 from torch import Tensor
 
 from workers.predictors.base import Values
@@ -20,6 +21,10 @@ Ranks: TypeAlias = NDArray[np.float32]
 
 MARGIN = 0.1
 PAIRS_PER_CANDIDATE = 4
+TRUST = 10.0
+"""The logit of an expert that ranks just as the scores do, were there many of them."""
+SHRINKAGE = 10
+"""Scores at which trust is half of that."""
 
 
 def draw_pairs(num_candidates: int, generator: torch.Generator) -> Tensor:
@@ -44,6 +49,18 @@ def ranking_losses(scores_KB: Tensor, values_kB: Tensor, pairs_2M: Tensor) -> Te
     is_known_kM = order_kM.abs()
     hinge_KM = (MARGIN - order_kM * ahead_KM).relu() * is_known_kM
     return hinge_KM.sum(dim=1) / is_known_kM.sum(dim=1).clamp_min(1.0)
+
+
+def trust(scores_KN: Tensor, values_N: Tensor) -> Tensor:
+    """Logits that weigh each ranking by its Kendall τ with the values, shrunk where these are few, (K,).
+
+    0 for scores or values that are all equal.
+    """
+    num = len(values_N)
+    if num < 2:
+        return scores_KN.new_zeros(len(scores_KN))
+    taus = [kendalltau(row, values_N.numpy()).statistic for row in scores_KN.numpy()]
+    return TRUST * num / (num + SHRINKAGE) * torch.tensor(np.nan_to_num(taus), dtype=scores_KN.dtype)
 
 
 @lru_cache(maxsize=16)

@@ -83,6 +83,15 @@ class Network:
             for (name, drawn), part in zip(self.parameters.items(), parts, strict=True)
         }
 
+    def scaled(self, rows_KP: Tensor, factors_K: Tensor) -> Tensor:
+        """Networks (K, P) whose outputs are `factors_K` times as large."""
+        num_last = sum(
+            prod(self.parameters[f"head.{len(self.widths)}.{part}"].shape) for part in ("weight", "bias")
+        )
+        scaled_KP = rows_KP.detach().clone()
+        scaled_KP[:, -num_last:] *= factors_K[:, None]
+        return scaled_KP
+
     def draw_kept(self, num_candidates: int, dropout: float, generator: torch.Generator) -> list[Tensor]:
         """For each layer of the head, 0 for units (B, F) that are dropped, a factor above 1 for those that are not."""
         if dropout == 0:
