@@ -1,7 +1,8 @@
 """How well do predictors rank networks from a few scores, and what does a search gain by them?
 
     python benchmarks/predictors.py [--full | --seeds N] [--part ranking|search] [--predictors NAME ...]
-                                    [--strategies NAME ...] [--data DIR] [--table FILE ...] [--json FILE]
+                                    [--strategies NAME ...] [--settings NAME ...] [--data DIR] [--table FILE ...]
+                                    [--json FILE]
 
 Ranking, cases `nas_bench_201/cifar10/dele/78` (table, task, predictor, true scores): of the networks that have every
 proxy a random half is the test set, the scores are drawn from the other half, both by the seed. Means over the seeds:
@@ -15,8 +16,9 @@ ablations of the paper. `*_alone` sees the encoding without signals. What DELE l
 learns once a table, from all networks: signals are cheap, and no score is among them; `pretraining_seconds` says how
 long.
 
-Search, cases `micro/leave_one_out/TASK/STRATEGY/BUDGET`: every other task of the table is known; `micro/alone/...`:
-none is. `mean_rank` is that of the best network found, 1 the best of the space; `micro/leave_one_out/STRATEGY/BUDGET`
+Search, cases `micro/leave_one_out/TASK/STRATEGY/BUDGET`: every other task of the table is known;
+`micro/after_searches/...`: of each other task what a search of 100 queries found; `micro/alone/...`: nothing of them.
+`mean_rank` is that of the best network found, 1 the best of the space; `micro/leave_one_out/STRATEGY/BUDGET`
 is the mean over the tasks. `nas_bench_201/TASK/STRATEGY`, `queries_to_optimum`: until the best test accuracy is found.
 
 Quick: 2 seeds of the rankings, 4 of the searches. --full: 10 and 50.
@@ -46,11 +48,11 @@ import torch
 from pydantic import TypeAdapter
 from scipy.stats import kendalltau
 
+from benchmarks.guided_searches import SETTINGS, STRATEGIES, searches
 from benchmarks.report import Measurement, make_parser, show, write_json
-from benchmarks.table_searches import FILES, NAS_BENCH_201, Question, Values, spread, trace
+from benchmarks.table_searches import FILES, NAS_BENCH_201, Question, Values, spread
 from orchestrator.run_directory.pretraining import Pretraining
 from search_spaces.tables import open_table
-from workers.evaluators.tabular import Reading
 from workers.predictors import PredictorConfig
 from workers.predictors.base import Candidates, Predictor, PretrainedPredictor, SavedPredictor, candidates_of
 
@@ -71,30 +73,6 @@ PREDICTORS: dict[str, dict[str, Any]] = {
     "gradient_boosting": {"type": "gradient_boosting"},
     "gaussian_process": {"type": "gaussian_process"},
     "weak": {"type": "weak"},
-}
-BUDGETS = (50, 100)
-GUIDED: dict[str, Any] = {
-    "type": "predictor_guided",
-    "candidates": {"type": "exhaustive"},
-    "num_elites": 0,
-    "num_threads": 1,
-}
-ACROSS: dict[str, Any] = {**GUIDED, "batch_size": 4, "num_initial": 12, "num_initial_from_earlier": 8}
-STRATEGIES: dict[str, dict[str, Any]] = {
-    "across": {**ACROSS, "predictor": {"type": "across"}},
-    "across_not_meta_trained": {**ACROSS, "predictor": {"type": "across", "is_meta_trained": False}},
-    "coregionalised": {
-        **ACROSS,
-        "predictor": {"type": "across", "views": ("encoding", "paths", "earlier_linear")},
-    },
-    "extra_trees": {
-        **GUIDED,
-        "predictor": {"type": "extra_trees"},
-        "acquisition": {"type": "mean"},
-        "batch_size": 10,
-        "num_initial": 20,
-        "num_initial_from_earlier": 10,
-    },
 }
 
 
@@ -194,59 +172,6 @@ def ranking(
                 yield Measurement(f"{case}/{name}/{num_scores}", metric, value, unit, len(results))
 
 
-@cache
-def search_question(file: Path, task: str, earlier_tasks: tuple[str, ...], metric: str | None) -> Question:
-    return Question(
-        file, (task,), reward=Reading(metric=metric), earlier_tasks=earlier_tasks, signals=("zen",)
-    )
-
-
-def search(
-    file: Path, task: str, name: str, metric: str | None, knows_others: bool, seeds: Sequence[int]
-) -> list[tuple[float, ...]]:
-    """In a process of the pool: ranks after each budget, and queries to the optimum where `metric` is given."""
-    others = tuple(each for each in open_table(file).tasks if each != task) if knows_others else ()
-    asked = search_question(file, task, others, metric)
-    traces = [
-        trace(
-            asked, "predictor_guided", seed, BUDGETS, to_optimum=metric is not None, settings=STRATEGIES[name]
-        )
-        for seed in seeds
-    ]
-    return [(*each.ranks, each.queries_to_optimum) for each in traces]
-
-
-def searches(options: Namespace, pool: ProcessPoolExecutor, files: dict[str, Path]) -> Iterator[Measurement]:
-    for table_name, file in files.items():
-        table = open_table(file)
-        names = [name for name in STRATEGIES if name in options.strategies]
-        if table.space == NAS_BENCH_201:
-            for task in table.tasks:
-                run = partial(search, file, task, "across", "test_accuracy", False)
-                found = [float(result[-1]) for result in spread(pool, options.search_seeds, run)]
-                case = f"{table_name}/{task}/across"
-                yield Measurement(case, "queries_to_optimum", fmean(found), "", len(found))
-            continue
-        for setting in ("leave_one_out", "alone"):
-            for name in names:
-                yield from of_all_tasks(options, pool, f"{table_name}/{setting}", file, name)
-
-
-def of_all_tasks(
-    options: Namespace, pool: ProcessPoolExecutor, case: str, file: Path, name: str
-) -> Iterator[Measurement]:
-    """Each task of a table, and their mean."""
-    means = []
-    for task in open_table(file).tasks:
-        run = partial(search, file, task, name, None, case.endswith("leave_one_out"))
-        results = spread(pool, options.search_seeds, run)
-        means.append([fmean(each[position] for each in results) for position in range(len(BUDGETS))])
-        for budget, mean in zip(BUDGETS, means[-1], strict=True):
-            yield Measurement(f"{case}/{task}/{name}/{budget}", "mean_rank", mean, "", len(results))
-    for budget, column in zip(BUDGETS, zip(*means, strict=True), strict=True):
-        yield Measurement(f"{case}/{name}/{budget}", "mean_rank", fmean(column), "", options.search_seeds)
-
-
 def main() -> None:
     parser = make_parser(__doc__.splitlines()[0], full="10 seeds of the rankings, 50 of the searches")
     parser.add_argument("--seeds", type=int, metavar="N", help="of both parts")
@@ -259,6 +184,7 @@ def main() -> None:
     )
     parser.add_argument("--predictors", nargs="*", default=list(PREDICTORS), choices=list(PREDICTORS))
     parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES), choices=list(STRATEGIES))
+    parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
     options = parser.parse_args()
     options.ranking_seeds = options.seeds or (10 if options.full else 2)
     options.search_seeds = options.seeds or (50 if options.full else 4)

@@ -20,7 +20,7 @@ from orchestrator.schedules import Generations
 from orchestrator.state import Evaluation, Proposal
 from orchestrator.strategies import StrategyConfig
 from orchestrator.strategies.base import Strategy
-from orchestrator.strategies.guidance.knowledge import Forgetful, TableKnowledge
+from orchestrator.strategies.guidance.knowledge import Forgetful, Knowledge, TableKnowledge
 from orchestrator.strategies.predictor_guided import PredictorGuided
 from search_spaces import SpaceConfig
 from search_spaces.base import Genotype, SearchSpace
@@ -194,6 +194,8 @@ class Trace:
     regrets: tuple[float, ...]
     queries_to_optimum: float
     """Infinite where the search ended before."""
+    rows: tuple[int, ...]
+    """Of the queries."""
 
 
 def trace(
@@ -205,19 +207,25 @@ def trace(
     to_optimum: bool = False,
     first: Sequence[Genotype] = (),
     settings: Mapping[str, Any] | None = None,
+    knowledge: Knowledge | None = None,
 ) -> Trace:
-    """Search up to the greatest budget of distinct queries, or on until the optimum is found."""
+    """Search up to the greatest budget of distinct queries, or on until the optimum is found.
+
+    `knowledge` is in the place of the question's own.
+    """
     strategy = build_strategy(name, question.space, **(settings or {}))
     if isinstance(strategy, PredictorGuided):
-        strategy = strategy.informed(question.knowledge, seed=seed, cache=Forgetful())
+        strategy = strategy.informed(knowledge or question.knowledge, seed=seed, cache=Forgetful())
     optimum = question.values.max()
     best, found = -inf, inf
+    asked: list[int] = []
     at_budget: dict[int, tuple[float, float]] = {}
     best_rank = inf
     has_costs = name.startswith("nsga")
     for number, row in enumerate(
         queries(question, strategy, seed, first=first, has_costs=has_costs), start=1
     ):
+        asked.append(row)
         if question.values[row] > best:
             best, best_rank = float(question.values[row]), float(question.ranks[row])
         if best == optimum:
@@ -227,7 +235,8 @@ def trace(
             break
     last = max(at_budget)
     reached = [at_budget[min(budget, last)] for budget in budgets]
-    return Trace(tuple(rank for rank, _ in reached), tuple(regret for _, regret in reached), found)
+    ranks, regrets = tuple(rank for rank, _ in reached), tuple(regret for _, regret in reached)
+    return Trace(ranks, regrets, found, tuple(asked))
 
 
 def expected_best_rank(ranks: Values, num_queries: int) -> float:

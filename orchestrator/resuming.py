@@ -8,6 +8,9 @@ from orchestrator.config import ConfigError, RunConfig
 from orchestrator.config.loading import changed_settings, parse_config
 from orchestrator.finalists import choose_finalists
 from orchestrator.run_directory import RunDirectory
+from orchestrator.strategies.guidance.earlier_searches import Scores
+from orchestrator.strategies.guidance.experience import experience
+from orchestrator.strategies.predictor_guided import PredictorGuidedConfig
 from search_spaces.base import NOTATION_SHAPE, InvalidGenotypeError, SearchSpace
 from workers.model import Model
 from workers.outer_optimizer import MetaState
@@ -32,6 +35,43 @@ def take_initial_weights(run: RunDirectory, config: RunConfig, model: Model | No
             ]
         )
     run.save_checkpoint(0, 0, MetaState.start(weights).tensors(), {})
+
+
+def read_earlier_runs(config: RunConfig, space: SearchSpace) -> dict[str, dict[str, float]]:
+    """What the strategy's earlier runs have found, by run and genotype of `space`; raises `ConfigError`."""
+    paths = config.strategy.earlier_runs if isinstance(config.strategy, PredictorGuidedConfig) else ()
+    return {path.name: _found_by(path, space) for path in paths}
+
+
+def take_earlier_runs(run: RunDirectory, config: RunConfig, space: SearchSpace) -> dict[str, Scores]:
+    """What they had found when `run` began, the first time copied into it."""
+    if not isinstance(config.strategy, PredictorGuidedConfig) or not config.strategy.earlier_runs:
+        return {}
+    if not run.earlier_scores.exists() and not run.commits():
+        run.earlier_scores.save(read_earlier_runs(config, space))
+    return {
+        name: {space.from_string(genotype): score for genotype, score in scores.items()}
+        for name, scores in run.earlier_scores.load().items()
+    }
+
+
+def _found_by(path: Path, space: SearchSpace) -> dict[str, float]:
+    """Fitness without the effect of the weights, by the string of the canonical genotype, of `space`."""
+    origin = RunDirectory.open(path)
+    generations = [commit for commit in origin.commits() if commit.kind == "generation"]
+    if not generations:
+        raise ConfigError([f"strategy.earlier_runs: {origin.path} has no generation yet: resume it first"])
+    own_space = parse_config(origin.settings(), origin=str(origin.path)).space.build(NOTATION_SHAPE)
+    history = [evaluation for commit in generations for evaluation in commit.evaluations]
+    known = experience(history, own_space, max_functions=len(history))
+    found = {}
+    try:
+        for evaluation, score in zip(known.evaluations, known.scores, strict=True):
+            genotype = space.from_string(own_space.to_string(evaluation.proposal.genotype))
+            found[space.to_string(space.canonical(genotype))] = float(score)
+    except InvalidGenotypeError as error:
+        raise ConfigError([f"strategy.earlier_runs: {origin.path}: {error}"]) from error
+    return found
 
 
 def take_initial_population(config: RunConfig, space: SearchSpace) -> RunConfig:

@@ -25,11 +25,14 @@ from orchestrator.progress import Progress, make_progress
 from orchestrator.resuming import (
     check_device,
     journal_changes,
+    read_earlier_runs,
+    take_earlier_runs,
     take_initial_population,
     take_initial_weights,
 )
 from orchestrator.run_directory import RunDirectory, fingerprint
 from orchestrator.state import Commit, Evaluation, Proposal, SearchState, is_finished
+from orchestrator.strategies.guidance.earlier_searches import EarlierSearches
 from orchestrator.strategies.predictor_guided import PredictorGuided
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.worker_pool.cluster import connect, living_nodes, wait_for_nodes
@@ -75,6 +78,7 @@ def run_search(
         wanted = resolve_as(config, stored)
         return resume_search(run_dir, changes=wanted, address=address, progress=progress)
     problem = _build(config)  # what is wrong with the data is said before anything starts
+    read_earlier_runs(config, problem.space)
     _join(config, address)
     config = resolve(take_initial_population(config, problem.space), has_gpus=_has_gpus(config))
     with _pool(config, problem) as pool:
@@ -173,7 +177,9 @@ def _search(
     """The loop, with everything that it needs around it."""
     strategy, model = config.strategy.build(problem.space), problem.model
     if isinstance(strategy, PredictorGuided):
-        strategy = strategy.informed(problem.knowledge, seed=config.seed, cache=run.pretraining)
+        earlier_runs = take_earlier_runs(run, config, problem.space)
+        knowledge = EarlierSearches(problem.knowledge, problem.space, earlier_runs)
+        strategy = strategy.informed(knowledge, seed=config.seed, cache=run.pretraining)
     tracker, gallery = _show_cases(run, config, problem.space)
     take_initial_weights(run, config, model)
     start = MetaState.start(model.initial_vector(config.seed) if model else np.zeros(0, np.float32))

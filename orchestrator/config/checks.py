@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -42,12 +43,9 @@ def validate_config(config: RunConfig, *, origin: str, is_new: bool = True) -> S
     with `origin` and the key to look at.
     """
     problems: list[str] = []
-    if is_new and config.initial_weights is not None:
-        with _noted(problems, f"{origin}: initial_weights", RunDirectoryError):
-            RunDirectory.open(config.initial_weights)
-    if is_new and config.initial_population is not None and config.initial_population.run is not None:
-        with _noted(problems, f"{origin}: initial_population", RunDirectoryError):
-            RunDirectory.open(config.initial_population.run)
+    for place, run in _other_runs(config) if is_new else ():
+        with _noted(problems, f"{origin}: {place}", RunDirectoryError):
+            RunDirectory.open(run)
     for position, source in enumerate(config.tasks):
         key = "tasks" if len(config.tasks) == 1 else f"tasks.{position}"
         with _noted(problems, f"{origin}: {key}", TaskDataError):
@@ -79,6 +77,17 @@ def validate_config(config: RunConfig, *, origin: str, is_new: bool = True) -> S
             )
     _raise_if_any(problems)
     return SearchParts(problem, strategy)
+
+
+def _other_runs(config: RunConfig) -> Iterator[tuple[str, Path]]:
+    """Runs that a new one reads, by the key that names them."""
+    if config.initial_weights is not None:
+        yield "initial_weights", config.initial_weights
+    if config.initial_population is not None and config.initial_population.run is not None:
+        yield "initial_population", config.initial_population.run
+    if isinstance(config.strategy, PredictorGuidedConfig):
+        for run in config.strategy.earlier_runs:
+            yield "strategy.earlier_runs", run
 
 
 def _unknown_signals(config: RunConfig, problem: Problem, place: str) -> list[str]:

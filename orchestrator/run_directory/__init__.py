@@ -5,6 +5,8 @@
     journal/000012.settings.json    settings changed on resume, from that commit on
     weights/000012.safetensors  of the newest two commits that have weights
     spool/                      finished units and the checkpoint of the commit under way
+    predictor/                  what a predictor learned before its first score, learned anew if missing
+    earlier_runs.json           what a predictor knew from earlier runs
     plots/                      pictures, drawn anew at any time
     lock                        who runs the search now
 

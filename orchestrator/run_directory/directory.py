@@ -19,6 +19,7 @@ from orchestrator.run_directory.durable_files import (
     explained_writes,
     remove_temporaries,
 )
+from orchestrator.run_directory.earlier_scores import EarlierScores
 from orchestrator.run_directory.journal import Journal, Segment
 from orchestrator.run_directory.lock import locked
 from orchestrator.run_directory.pretraining import Pretraining
@@ -104,6 +105,11 @@ class RunDirectory:
     def pretraining(self) -> Pretraining:
         """What predictors learned before their first score."""
         return Pretraining(self.path / "predictor")
+
+    @property
+    def earlier_scores(self) -> EarlierScores:
+        """What earlier runs had found when this one began."""
+        return EarlierScores(self.path / "earlier_runs.json")
 
     @contextmanager
     def lock(self) -> Iterator[None]:

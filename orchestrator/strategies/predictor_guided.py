@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from orchestrator.forecasts import recent_kendall_taus
 from orchestrator.state import Evaluation, Forecast, Proposal, SearchState
@@ -61,10 +62,23 @@ class PredictorGuidedConfig(Config):
     """Functions that the predictor learns from, the newest."""
     signals: SignalsConfig | None = None
     """Signals that the workers measure of every candidate in a few-shot search; None: none."""
+    earlier_runs: tuple[Path, ...] = ()
+    """Runs of the same space on other tasks, which count as earlier tasks; copied when the search begins."""
     min_kendall_tau: float = Field(default=0.0, ge=-1, le=1)
     """Of the last generations, their mean: below it children are not screened; -1: they always are."""
     num_threads: int = Field(default=2, ge=1)
     """Of the predictor, in the driver: bits depend on it."""
+
+    @field_validator("earlier_runs")
+    @classmethod
+    def _runs_have_names_of_their_own(cls, runs: tuple[Path, ...]) -> tuple[Path, ...]:
+        names = [run.name for run in runs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"the folders of the runs must have different names (got {', '.join(twice)} twice)"
+            )
+        return runs
 
     def build(self, space: SearchSpace) -> PredictorGuided:
         sizes = SizeKnowledge(Constrained(space, 0))

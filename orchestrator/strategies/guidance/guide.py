@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import torch
-from threadpoolctl import threadpool_limits
 
 from orchestrator.state import Evaluation, SearchState
 from orchestrator.strategies.guidance.experience import Experience, experience
 from orchestrator.strategies.guidance.knowledge import Knowledge, PretrainingCache
+from orchestrator.strategies.guidance.threads import fixed_threads
 from search_spaces.base import Genotype, SearchSpace
 from workers.predictors import PredictorConfig
 from workers.predictors.base import (
@@ -141,18 +139,6 @@ def ranked_signals(signals: Signals) -> dict[Genotype, dict[str, float]]:
         for genotype, score in zip(having, scores, strict=True):
             ranked[genotype][name] = float(score)
     return ranked
-
-
-@contextmanager
-def fixed_threads(num: int) -> Iterator[None]:
-    """Compute with `num` threads whatever the machine has: sums over more of them differ in the last bit."""
-    before = torch.get_num_threads()
-    with threadpool_limits(num):
-        torch.set_num_threads(num)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
 
 
 def _key(config: PredictorConfig, pool: Candidates, seed: int) -> str:
