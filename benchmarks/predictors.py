@@ -1,8 +1,8 @@
 """How well do predictors rank networks from a few scores, and what does a search gain by them?
 
-    python benchmarks/predictors.py [--full | --seeds N] [--part ranking|search] [--predictors NAME ...]
+    python benchmarks/predictors.py [--full | --seeds N] [--part ranking|search|speed] [--predictors NAME ...]
                                     [--strategies NAME ...] [--settings NAME ...] [--data DIR] [--table FILE ...]
-                                    [--json FILE]
+                                    [--tasks TASK ...] [--json FILE]
 
 Ranking, cases `nas_bench_201/cifar10/dele/78` (table, task, predictor, true scores): of the networks that have every
 proxy a random half is the test set, the scores are drawn from the other half, both by the seed. Means over the seeds:
@@ -21,6 +21,9 @@ Search, cases `micro/leave_one_out/TASK/STRATEGY/BUDGET`: every other task of th
 `mean_rank` is that of the best network found, 1 the best of the space; `micro/leave_one_out/STRATEGY/BUDGET`
 is the mean over the tasks. `nas_bench_201/TASK/STRATEGY`, `queries_to_optimum`: until the best test accuracy is found.
 
+Speed, in one process of two threads: `nas_bench_201/cifar10/dele/78/all_15625`, `fit_and_predict_seconds` on the whole
+space, and `times_faster_stacked`: step 1 of all experts as one, against one after the other.
+
 Quick: 2 seeds of the rankings, 4 of the searches. --full: 10 and 50.
 """
 
@@ -37,7 +40,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -149,10 +152,11 @@ def _precision(predicted: Values, true: Values, top_percent: float) -> float:
 def rankings(options: Namespace, pool: ProcessPoolExecutor, files: dict[str, Path]) -> Iterator[Measurement]:
     with TemporaryDirectory() as cache_folder:
         for table_name, file in files.items():
-            for task in [task for task in open_table(file).tasks if _proxies(file, task)]:
-                if len(_proxies(file, task)) < 2 or len(ranked_networks(file, task)[1]) < 2 * max(FEW_SCORES):
-                    continue
-                yield from ranking(options, pool, f"{table_name}/{task}", file, task, Path(cache_folder))
+            for task in [task for task in open_table(file).tasks if task in (options.tasks or [task])]:
+                if len(_proxies(file, task)) > 1 and len(ranked_networks(file, task)[1]) >= 2 * max(
+                    FEW_SCORES
+                ):
+                    yield from ranking(options, pool, f"{table_name}/{task}", file, task, Path(cache_folder))
 
 
 def ranking(
@@ -172,26 +176,73 @@ def ranking(
                 yield Measurement(f"{case}/{name}/{num_scores}", metric, value, unit, len(results))
 
 
+def speed(options: Namespace, pool: ProcessPoolExecutor, files: dict[str, Path]) -> Iterator[Measurement]:
+    """In this process, with two threads: DELE's steps on the whole of NAS-Bench-201."""
+    for table_name, file in files.items():
+        table = open_table(file)
+        if table.space != NAS_BENCH_201:
+            continue
+        task = table.tasks[0]
+        case = f"{table_name}/{task}/dele"
+        torch.set_num_threads(2)
+        question, candidates, scores = ranked_networks(file, task)
+        ratios = [_alone_against_stacked(question, candidates) for _ in range(options.num_rounds)]
+        yield Measurement(case, "times_faster_stacked", median(ratios), "", len(ratios))
+        dele = build("dele", question, seed=0)
+        assert isinstance(dele, SavedPredictor)
+        dele.pretrain(candidates)
+        everything = candidates_of(
+            question.space, [question.space.from_string(string) for string in table.strings]
+        )
+        for num_scores in NUM_SCORES[NAS_BENCH_201]:
+            given = np.random.default_rng(0).permutation(len(candidates))[:num_scores]
+            seconds = []
+            for _ in range(options.num_rounds):
+                started = time.perf_counter()
+                dele.fit(candidates.take(given), scores[given])
+                dele.predict(everything)
+                seconds.append(time.perf_counter() - started)
+            of_all = f"{case}/{num_scores}/all_{len(everything)}"
+            yield Measurement(of_all, "fit_and_predict_seconds", median(seconds), "s", len(seconds))
+
+
+def _alone_against_stacked(question: Question, candidates: Candidates) -> float:
+    """How much longer step 1 takes expert by expert."""
+    few_epochs = {"type": "dele", "num_pretraining_epochs": 2}
+    seconds = []
+    for groups in ([tuple(candidates.signals)], [(name,) for name in candidates.signals]):
+        started = time.perf_counter()
+        for signals in groups:
+            config: Any = TypeAdapter[Any](PredictorConfig).validate_python(
+                {**few_epochs, "signals": signals}
+            )
+            config.build(question.space, seed=0).pretrain(candidates)
+        seconds.append(time.perf_counter() - started)
+    return seconds[1] / seconds[0]
+
+
 def main() -> None:
     parser = make_parser(__doc__.splitlines()[0], full="10 seeds of the rankings, 50 of the searches")
     parser.add_argument("--seeds", type=int, metavar="N", help="of both parts")
-    parser.add_argument("--part", choices=("ranking", "search"), help="one part alone")
+    parser.add_argument("--part", choices=("ranking", "search", "speed"), help="one part alone")
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help="folder of the condensed tables"
     )
     parser.add_argument(
         "--table", type=Path, nargs="*", default=[], metavar="FILE", help="other tables instead"
     )
+    parser.add_argument("--tasks", nargs="*", default=[], metavar="TASK", help="of the rankings; else all")
     parser.add_argument("--predictors", nargs="*", default=list(PREDICTORS), choices=list(PREDICTORS))
     parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES), choices=list(STRATEGIES))
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
     options = parser.parse_args()
     options.ranking_seeds = options.seeds or (10 if options.full else 2)
+    options.num_rounds = 5 if options.full else 3
     options.search_seeds = options.seeds or (50 if options.full else 4)
     files = {path.stem: path for path in options.table} or {
         name: options.data / file for name, file in FILES.items()
     }
-    parts = {"ranking": rankings, "search": searches}
+    parts = {"ranking": rankings, "search": searches, "speed": speed}
     lines = []
     with ProcessPoolExecutor() as pool:
         for name, part in parts.items():
