@@ -355,8 +355,15 @@ def test_a_signal_that_is_never_defined_is_unknown_to_the_predictor(tmp_path: Pa
 
 
 def test_a_predictors_unknown_signal_is_named(shared_data: Path) -> None:
-    strategy = {"type": "predictor_guided", "predictor": {"type": "dele", "signals": ["zen", "synflo"]}}
+    strategy: dict[str, Any] = {
+        "type": "predictor_guided",
+        "predictor": {"type": "dele", "signals": ["zen", "synflo"]},
+    }
     with pytest.raises(
         ConfigError, match=r"strategy\.predictor\.signals: no synflo; there are .*params.*zen"
     ):
         validate_config(table_config(shared_data, strategy=strategy), origin="table.yaml")
+    strategy["predictor"] = {"type": "dele", "signals": ["zen", "earlier/jigsaw", "earlier/nowhere"]}
+    config = table_config(shared_data, strategy=strategy, table={"earlier_tasks": ["jigsaw"]})
+    with pytest.raises(ConfigError, match=r"signals: no earlier/nowhere; there are earlier/jigsaw, .*zen"):
+        validate_config(config, origin="table.yaml")

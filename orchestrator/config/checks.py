@@ -97,7 +97,9 @@ def _unknown_signals(config: RunConfig, problem: Problem, place: str) -> list[st
         return []
     measured = config.strategy.signals.names if config.strategy.signals else ()
     genotype = problem.space.sample(np.random.default_rng(config.seed))
-    known = sorted({*measured, *problem.knowledge.signals([genotype])})
+    earlier = [*problem.knowledge.earlier([genotype]), *(run.name for run in config.strategy.earlier_runs)]
+    signals = {*measured, *problem.knowledge.signals([genotype])}
+    known = sorted(signals | {f"earlier/{task}" for task in earlier})
     lacking = [name for name in config.strategy.predictor.signals or () if name not in known]
     return [f"{place}: no {', '.join(lacking)}; there are {', '.join(known)}"] if lacking else []
 

@@ -56,7 +56,7 @@ class AcrossConfig(Config):
     """Whether the prior of the hyperparameters is learned on the earlier tasks."""
     num_meta_scores: int = Field(default=100, ge=10)
     """Scores of each earlier task that it is learned from."""
-    prior_width: float = Field(default=3.0, gt=0)
+    prior_width: float = Field(default=2.0, gt=0)
     """How far the hyperparameters of a task may stray from the prior, in units of what the earlier tasks differ by."""
 
     def build(self, space: SearchSpace, *, seed: int) -> Across:

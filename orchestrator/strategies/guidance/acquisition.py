@@ -30,7 +30,7 @@ class UpperBoundConfig(Config):
     """Mean + width · deviation: Srinivas et al. 2010, "Gaussian Process Optimization in the Bandit Setting"."""
 
     type: Literal["upper_bound"] = "upper_bound"
-    width: float = Field(default=2.0, ge=0)
+    width: float = Field(default=1.0, ge=0)
 
     def build(self, best: float, rng: np.random.Generator) -> Acquisition:
         return lambda prediction: prediction.mean + self.width * prediction.std
