@@ -71,25 +71,24 @@ def searched_before(file: Path, task: str, seed: int) -> dict[Genotype, float]:
 
 
 def search(
-    file: Path, task: str, name: str, metric: str | None, setting: str, seeds: Sequence[int]
+    file: Path, task: str, name: str, metric: str | None, setting: str, first_seed: int, seeds: Sequence[int]
 ) -> list[tuple[float, ...]]:
     """In a process of the pool: ranks after each budget, and queries to the optimum where `metric` is given."""
     others = tuple(each for each in open_table(file).tasks if each != task)
     asked = search_question(file, task, others if setting == "leave_one_out" else (), metric)
     found = []
-    for seed in seeds:
+    for seed in (first_seed + seed for seed in seeds):
         knowledge: Knowledge = asked.knowledge
         if setting == "after_searches":
             before = {other: searched_before(file, other, seed) for other in others}
             knowledge = EarlierSearches(asked.knowledge, asked.space, before)
-        settings, to_optimum = STRATEGIES[name], metric is not None
         traced = trace(
             asked,
             "predictor_guided",
             seed,
             BUDGETS,
-            to_optimum=to_optimum,
-            settings=settings,
+            to_optimum=metric is not None,
+            settings=STRATEGIES[name],
             knowledge=knowledge,
         )
         found.append((*traced.ranks, traced.queries_to_optimum))
@@ -102,7 +101,7 @@ def searches(options: Namespace, pool: ProcessPoolExecutor, files: dict[str, Pat
         names = [name for name in STRATEGIES if name in options.strategies]
         if table.space == NAS_BENCH_201:
             for task in table.tasks:
-                run = partial(search, file, task, "across", "test_accuracy", "alone")
+                run = partial(search, file, task, "across", "test_accuracy", "alone", options.first_seed)
                 found = [float(result[-1]) for result in spread(pool, options.search_seeds, run)]
                 case = f"{table_name}/{task}/across"
                 yield Measurement(case, "queries_to_optimum", fmean(found), "", len(found))
@@ -119,7 +118,7 @@ def of_all_tasks(
     """Each task of a table, and their mean."""
     means, case = [], f"{table_name}/{setting}"
     for task in open_table(file).tasks:
-        run = partial(search, file, task, name, None, setting)
+        run = partial(search, file, task, name, None, setting, options.first_seed)
         results = spread(pool, options.search_seeds, run)
         means.append([fmean(each[position] for each in results) for position in range(len(BUDGETS))])
         for budget, mean in zip(BUDGETS, means[-1], strict=True):

@@ -2,7 +2,7 @@
 
     python benchmarks/predictors.py [--full | --seeds N] [--part ranking|search|speed] [--predictors NAME ...]
                                     [--strategies NAME ...] [--settings NAME ...] [--data DIR] [--table FILE ...]
-                                    [--tasks TASK ...] [--json FILE]
+                                    [--tasks TASK ...] [--first-seed N] [--json FILE]
 
 Ranking, cases `nas_bench_201/cifar10/dele/78` (table, task, predictor, true scores): of the networks that have every
 proxy a random half is the test set, the scores are drawn from the other half, both by the seed. Means over the seeds:
@@ -150,13 +150,17 @@ def _precision(predicted: Values, true: Values, top_percent: float) -> float:
 
 
 def rankings(options: Namespace, pool: ProcessPoolExecutor, files: dict[str, Path]) -> Iterator[Measurement]:
-    with TemporaryDirectory() as cache_folder:
+    with TemporaryDirectory() as folder:
         for table_name, file in files.items():
-            for task in [task for task in open_table(file).tasks if task in (options.tasks or [task])]:
-                if len(_proxies(file, task)) > 1 and len(ranked_networks(file, task)[1]) >= 2 * max(
-                    FEW_SCORES
-                ):
-                    yield from ranking(options, pool, f"{table_name}/{task}", file, task, Path(cache_folder))
+            for task in options.tasks or open_table(file).tasks:
+                if _can_be_ranked(file, task):
+                    yield from ranking(options, pool, f"{table_name}/{task}", file, task, Path(folder))
+
+
+def _can_be_ranked(file: Path, task: str) -> bool:
+    """Whether there are several proxies, and networks enough that have all of them."""
+    is_there = task in open_table(file).tasks and len(_proxies(file, task)) > 1
+    return is_there and len(ranked_networks(file, task)[1]) >= 2 * max(FEW_SCORES)
 
 
 def ranking(
@@ -234,6 +238,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", default=[], metavar="TASK", help="of the rankings; else all")
     parser.add_argument("--predictors", nargs="*", default=list(PREDICTORS), choices=list(PREDICTORS))
     parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES), choices=list(STRATEGIES))
+    parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="of the searches")
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
     options = parser.parse_args()
     options.ranking_seeds = options.seeds or (10 if options.full else 2)

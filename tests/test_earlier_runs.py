@@ -25,7 +25,7 @@ from search_spaces.base import Genotype
 from search_spaces.constrained import Constrained
 from tests.test_predictor_guided import proposals
 from tests.test_table_search import table_config
-from tests.tiny_search import tiny_config
+from tests.tiny_search import SCREENED, tiny_config
 
 SPACE = TransNasMicroConfig().build((3, 256, 256))
 SIZES = SizeKnowledge(Constrained(SPACE, 0))
@@ -127,17 +127,10 @@ def test_genotypes_that_no_search_met_are_expected() -> None:
 
 
 def test_few_shot_searches_learn_from_each_other(tmp_path: Path) -> None:
-    section: dict[str, Any] = {
-        "type": "predictor_guided",
-        "batch_size": 4,
-        "num_elites": 2,
-        "num_initial": 6,
-        "candidates": {"type": "offspring", "num_children": 10},
-    }
-    first = tiny_config(strategy=section, workers={"num_workers": 0})
+    first = tiny_config(strategy=SCREENED, workers={"num_workers": 0})
     run_search(first, run_dir=tmp_path / "first")
     then = tiny_config(
-        strategy={**section, "earlier_runs": [str(tmp_path / "first")]}, workers={"num_workers": 0}, seed=1
+        strategy={**SCREENED, "earlier_runs": [str(tmp_path / "first")]}, workers={"num_workers": 0}, seed=1
     )
     outcome = run_search(then, run_dir=tmp_path / "then")
     assert run_search(then, run_dir=tmp_path / "again").fingerprint == outcome.fingerprint
@@ -153,6 +146,14 @@ def test_what_is_wrong_with_an_earlier_run_is_said_before_anything_starts(
         validate_config(guided(tmp_path / "nowhere"), origin="x.yaml")
     with pytest.raises(ConfigError, match=r"must have different names \(got class_object twice\)"):
         guided(earlier.runs[0], tmp_path / "class_object")
+    with pytest.raises(
+        ConfigError, match=r"class_object is among table.earlier_tasks already: rename the folder"
+    ):
+        table_config(
+            shared_data,
+            strategy=earlier.config.strategy.model_dump(),
+            table={"earlier_tasks": ["class_object"]},
+        )
     other = table_config(
         shared_data,
         space={"type": "nas_bench_201"},

@@ -35,7 +35,7 @@ from orchestrator.tracking.commit_metrics import metrics_of
 from search_spaces import LayerwiseConfig, TransNasMicroConfig
 from search_spaces.base import Genotype
 from tests.test_table_search import table_config
-from tests.tiny_search import tiny_config
+from tests.tiny_search import SCREENED, tiny_config
 from workers.evaluators.tabular import Scores, TableConfig, TabularBenchmark, ranks
 from workers.predictors.base import Prediction
 
@@ -289,14 +289,7 @@ def test_pretraining_is_kept_and_a_damaged_file_is_made_anew(tmp_path: Path) -> 
 
 
 def test_signals_are_measured_by_the_workers_and_journaled(tmp_path: Path) -> None:
-    section: dict[str, Any] = {
-        "type": "predictor_guided",
-        "batch_size": 4,
-        "num_elites": 2,
-        "num_initial": 6,
-        "candidates": {"type": "offspring", "num_children": 10},
-        "signals": {"names": ["synflow", "naswot", "params"]},
-    }
+    section = {**SCREENED, "signals": {"names": ["synflow", "naswot", "params"]}}
     config = tiny_config(strategy=section, workers={"num_workers": 0})
     outcome = run_search(config, run_dir=tmp_path / "run")
     generations = [commit for commit in outcome.commits if commit.kind == "generation"]

@@ -41,6 +41,15 @@ TINY: dict[str, Any] = {
     "workers": {"num_workers": 2, "cpus_per_worker": 0.5},
 }
 
+SCREENED: dict[str, Any] = {
+    "type": "predictor_guided",
+    "batch_size": 4,
+    "num_elites": 2,
+    "num_initial": 6,
+    "candidates": {"type": "offspring", "num_children": 10},
+}
+"""A strategy for it whose children a predictor screens."""
+
 
 def tiny_config(**changes: Any) -> RunConfig:
     """`TINY` with other settings; a section that names its type replaces the whole section."""

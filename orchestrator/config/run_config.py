@@ -170,6 +170,17 @@ class RunConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _names_each_earlier_task_once(self) -> Self:
+        runs = self.strategy.earlier_runs if isinstance(self.strategy, PredictorGuidedConfig) else ()
+        for run in runs:
+            if self.table is not None and run.name in self.table.earlier_tasks:
+                raise ValueError(
+                    f"strategy.earlier_runs: {run.name} is among table.earlier_tasks already: rename the folder of the"
+                    " run, or leave one of the two out"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _measures_signals_where_it_can(self) -> Self:
         if not isinstance(self.strategy, PredictorGuidedConfig) or self.strategy.signals is None:
             return self

@@ -24,7 +24,7 @@ from workers.predictors.base import Candidates, Columns, Predictor, candidates_o
 Scores: TypeAlias = Mapping[Genotype, float]
 """What a search found, higher-better, by canonical genotype."""
 MAX_LEARNED = 400
-"""Genotypes of an earlier search that are learned, the last: a process over more is slow, and hardly better."""
+"""Genotypes of an earlier search that are learned, the last: the time it takes grows with the cube of their number."""
 
 
 @dataclass(frozen=True, eq=False)
