@@ -25,7 +25,7 @@ from search_spaces.base import (
     cross_genes,
     encode_genes,
     mutate_gene,
-    neighbour_genes,
+    neighbour_functions,
     sample_genes,
     validate_genes,
 )
@@ -132,9 +132,7 @@ class Layerwise:
 
     def neighbours(self, genotype: Genotype) -> list[Genotype]:
         """The genotypes one gene away whose canonical genotype is another."""
-        own = self.canonical(genotype)
-        near = neighbour_genes(self.cardinalities, genotype)
-        return [neighbour for neighbour in near if self.canonical(neighbour) != own]
+        return neighbour_functions(self.cardinalities, self.canonical, genotype)
 
     def crossover(self, mother: Genotype, father: Genotype, rng: np.random.Generator) -> Genotype:
         """Uniform crossover of the genes."""
