@@ -12,7 +12,8 @@ proxy a random half is the test set, the scores are drawn from the other half, b
 - `fit_and_predict_seconds`: of one fit and one prediction of the test set, by one thread.
 
 `dele_SIGNAL` has one expert, `dele_static` weights that ignore the candidate, `vanilla` no signal at all: the
-ablations of the paper. `*_alone` sees the encoding without signals. What DELE learns from the signals (step 1) it
+ablations of the paper. `vanilla_longer` has three times as many epochs, of which it can make use and the others cannot.
+`*_alone` sees the encoding without signals. What DELE learns from the signals (step 1) it
 learns once a table, from all networks: signals are cheap, and no score is among them; `pretraining_seconds` says how
 long.
 
@@ -71,6 +72,7 @@ PREDICTORS: dict[str, dict[str, Any]] = {
     "dele_static": {"type": "dele", "ensemble": "static"},
     **{f"dele_{signal}": {"type": "dele", "signals": (signal,)} for signal in ONE_SIGNAL},
     "vanilla": {"type": "dele", "signals": ()},
+    "vanilla_longer": {"type": "dele", "signals": (), "num_epochs": 300, "num_averaged_epochs": 150},
     "extra_trees": {"type": "extra_trees"},
     "extra_trees_alone": {"type": "extra_trees"},
     "gradient_boosting": {"type": "gradient_boosting"},
@@ -170,7 +172,7 @@ def ranking(
     if any(PREDICTORS[name]["type"] == "dele" for name in names):
         seconds = pool.submit(pretrain, file, task, "dele", folder).result()
         yield Measurement(f"{case}/dele", "pretraining_seconds", seconds, "s", 1)
-    for num_scores in NUM_SCORES.get(case.split("/")[0], FEW_SCORES):
+    for num_scores in NUM_SCORES.get(open_table(file).space, FEW_SCORES):
         for name in names:
             run = partial(rank, file, task, name, num_scores, folder)
             results = spread(pool, options.ranking_seeds, run)

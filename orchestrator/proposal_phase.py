@@ -40,6 +40,11 @@ def measure_signals(
             assert isinstance(result, SignalResult)
             engine.run.spool(commit_number, [result])
             results[result.key] = result
+    failures = [failure for unit in units if (failure := results[unit.key].failure)]
+    if failures:
+        engine.progress.message(
+            f"no signals of {len(failures)} of {len(units)} candidates: they count as unknown ({failures[0]})"
+        )
     return {unit.genotype: results[unit.key].signals for unit in units}
 
 
@@ -54,6 +59,7 @@ def _begin_with(genotypes: Sequence[Genotype], proposals: Sequence[Proposal]) ->
             genotype=genotype,
             forecast=own[genotype].forecast if genotype in own else None,
             signals=own[genotype].signals if genotype in own else {},
+            signal_scores=own[genotype].signal_scores if genotype in own else {},
         )
         for each, genotype in zip(proposals, chosen, strict=True)
     ]

@@ -110,8 +110,8 @@ def _best_genotypes(path: Path, num: int) -> tuple[str, ...]:
 def journal_changes(run: RunDirectory, started: RunConfig, config: RunConfig) -> None:
     """Note what differs from the config so far as a new segment."""
     changed = changed_settings(started, config)
-    if "meta_learning.tasks_per_shard" in changed:
-        run.clear_spool()  # other shards draw other paths: what was spooled belongs to other weights
+    if any(key == "meta_learning.tasks_per_shard" or key.startswith("strategy.signals.") for key in changed):
+        run.clear_spool()  # it belongs to other weights, for other shards draw other paths, or to other signals
     if changed:
         run.add_segment(len(run.commits()), changed)
 

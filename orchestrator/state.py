@@ -42,7 +42,9 @@ class Proposal:
     forecast: Forecast | None = None
     """None where no predictor was asked."""
     signals: dict[str, float] = field(default_factory=dict)
-    """Low-fidelity signals that were measured before it was chosen."""
+    """Low-fidelity signals as they were measured before it was chosen."""
+    signal_scores: dict[str, float] = field(default_factory=dict)
+    """Their normal scores among the candidates that they were measured of together: what predictors learn from."""
 
 
 @dataclass(frozen=True)

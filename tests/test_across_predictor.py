@@ -14,7 +14,14 @@ from search_spaces import TransNasMicroConfig
 from search_spaces.tables import open_table
 from workers.predictors.across import Across, AcrossConfig
 from workers.predictors.base import Candidates, Values, best_first, candidates_of, normal_scores, quantiles
-from workers.predictors.kernels import JITTER, AdditiveGaussianProcess, Array, Views, default_prior
+from workers.predictors.kernels import (
+    JITTER,
+    PREDICTED_AT_ONCE,
+    AdditiveGaussianProcess,
+    Array,
+    Views,
+    default_prior,
+)
 
 SPACE = TransNasMicroConfig().build((3, 256, 256))
 
@@ -142,3 +149,37 @@ def test_the_best_by_their_mean_rank_come_first() -> None:
     }
     assert best_first(columns).tolist() == [3, 2, 1, 0]
     assert best_first({"unknown": np.full(3, np.nan)}).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("useless", [np.zeros(300), np.where(np.arange(300) < 140, np.arange(300.0), np.nan)])
+def test_an_earlier_task_that_tells_nothing_apart_is_left_out(useless: Values) -> None:
+    """As an earlier run is that failed everywhere, or that knows less than half of the pool."""
+    rng = np.random.default_rng(0)
+    genotypes = [SPACE.sample(rng) for _ in range(300)]
+    quality = np.array([sum(genotype) for genotype in genotypes], dtype=np.float64)
+    earlier = {name: quality + rng.normal(size=300) for name in ("a", "b")}
+    expected, given = (
+        fitted_on(candidates_of(SPACE, genotypes, earlier=columns), quality)
+        for columns in (earlier, {**earlier, "useless": useless})
+    )
+    assert given == expected
+    alone = candidates_of(SPACE, genotypes, earlier={"a": earlier["a"], "useless": useless})
+    assert np.isfinite(fitted_on(alone, quality)).all()
+
+
+def fitted_on(pool: Candidates, scores: Values) -> list[float]:
+    """What is predicted of `pool` after ten of its scores."""
+    across = AcrossConfig().build(SPACE, seed=0)
+    across.pretrain(pool)
+    across.fit(pool.take(range(10)), scores[:10])
+    return list(across.predict(pool).mean)
+
+
+def test_candidates_beyond_one_helping_are_predicted_as_the_others() -> None:
+    process, _, _ = fitted()
+    many = views(2 * PREDICTED_AT_ONCE + 3, 1)
+    mean, std = process.predict(many)
+    for part in (slice(0, 5), slice(-5, None)):
+        own_mean, own_std = process.predict({name: view[part] for name, view in many.items()})
+        assert mean[part] == pytest.approx(own_mean)
+        assert std[part] == pytest.approx(own_std)

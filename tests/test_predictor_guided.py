@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -28,16 +30,20 @@ from orchestrator.strategies.guidance.acquisition import (
 )
 from orchestrator.strategies.guidance.candidates import SpaceNotEnumerableError
 from orchestrator.strategies.guidance.experience import experience
-from orchestrator.strategies.guidance.guide import ranked_signals
-from orchestrator.strategies.guidance.knowledge import Forgetful, TableKnowledge
+from orchestrator.strategies.guidance.guide import Guide, Signals, ranked_signals
+from orchestrator.strategies.guidance.knowledge import Forgetful, SizeKnowledge, TableKnowledge
 from orchestrator.strategies.predictor_guided import PredictorGuided, PredictorGuidedConfig
 from orchestrator.tracking.commit_metrics import metrics_of
 from search_spaces import LayerwiseConfig, TransNasMicroConfig
 from search_spaces.base import Genotype
+from search_spaces.constrained import Constrained
+from search_spaces.tables.table import BenchmarkTable, Epoch
 from tests.test_table_search import table_config
-from tests.tiny_search import SCREENED, tiny_config
+from tests.tiny_search import tiny_config
 from workers.evaluators.tabular import Scores, TableConfig, TabularBenchmark, ranks
-from workers.predictors.base import Prediction
+from workers.predictors.across import AcrossConfig
+from workers.predictors.base import Candidates, Prediction
+from workers.predictors.dele import Dele
 
 SPACE = LayerwiseConfig(num_layers=4, reductions=(), widths=(4, 8)).build((1, 8, 8))
 EXHAUSTIVE: dict[str, Any] = {
@@ -63,6 +69,17 @@ def informed(benchmark: TabularBenchmark, seed: int = 0, **settings: Any) -> Pre
     config = PredictorGuidedConfig.model_validate({**EXHAUSTIVE, **settings})
     knowledge = TableKnowledge(benchmark)
     return config.build(benchmark.space).informed(knowledge, seed=seed, cache=Forgetful())
+
+
+@dataclass(frozen=True, eq=False)
+class Watched(BenchmarkTable):
+    """A table that notes for which tasks it is asked for results."""
+
+    asked: list[str] = field(default_factory=list)
+
+    def values(self, task: str, metric: str | None = None, *, epoch: Epoch = "final") -> Scores:
+        self.asked.append(task)
+        return super().values(task, metric, epoch=epoch)
 
 
 @dataclass
@@ -95,9 +112,12 @@ def test_sees_no_value_of_the_target_but_those_that_it_queried(micro: TabularBen
     forged = np.random.default_rng(0).permutation(values) + 100.0
     forged[rows] = values[rows]
     counted = Counting(forged)
-    assert queried(micro, informed(micro), num, counted) == rows
+    table = Watched(**{each.name: getattr(micro.table, each.name) for each in fields(micro.table)})
+    watched = TabularBenchmark(micro.config, micro.space, table)
+    assert queried(watched, informed(watched), num, counted) == rows
     assert counted.looked_up[:num] == rows
     assert len(set(counted.looked_up)) == len(counted.looked_up) < num + 5  # the batch in which it ended
+    assert set(table.asked) == set(EARLIER)
 
 
 def test_knowledge_never_holds_the_target(micro: TabularBenchmark) -> None:
@@ -265,6 +285,55 @@ def test_acquisition_functions() -> None:
     assert drawn.std(axis=0) == pytest.approx(prediction.std, rel=0.05)
 
 
+@pytest.mark.parametrize("acquisition", [{"type": "thompson"}, {"type": "expected_improvement"}])
+def test_what_a_search_asks_for_follows_from_its_state(
+    micro: TabularBenchmark, acquisition: Mapping[str, Any]
+) -> None:
+    settings: dict[str, Any] = {"acquisition": acquisition, "reach": 2.0}
+    rows = [queried(micro, informed(micro, **settings), 27, micro.fitness()) for _ in range(2)]
+    assert rows[0] == rows[1]
+    assert rows[0] != queried(micro, informed(micro), 27, micro.fitness())
+
+
+def test_inner_evolution_begins_at_random(micro: TabularBenchmark) -> None:
+    """Where nothing is known yet, an evolution would only go round its own parents."""
+    strategy = informed(micro, candidates={"type": "evolution"}, num_initial=200, num_initial_from_earlier=0)
+    first = [each.genotype for each in strategy.ask(SearchState(), np.random.default_rng(0), 200)]
+    differing = [sum(a != b for a, b in zip(*pair, strict=True)) for pair in pairwise(first)]
+    assert np.mean(differing) > 4  # of six genes, 4.5 for genotypes drawn uniformly
+
+
+def test_a_guide_learns_from_the_signals_that_it_is_given() -> None:
+    """Not from those of the same genotypes that it was given before."""
+    genotypes, rng = sampled(30), np.random.default_rng(0)
+    history = tuple(
+        evaluated(row, genotypes[row], float(row), signal_scores={"naswot": float(row)}) for row in range(10)
+    )
+    state = replace(SearchState(), history=history)
+    rising = {genotype: {"naswot": float(row)} for row, genotype in enumerate(genotypes)}
+    noise = {genotype: {"naswot": float(rng.normal())} for genotype in genotypes}
+
+    def guide() -> Guide:
+        knowledge = SizeKnowledge(Constrained(SPACE, 0))
+        return Guide(AcrossConfig(), SPACE, (), knowledge, 0, Forgetful(), 100, 1, ("naswot", "params"))
+
+    def means(asked: Guide, signals: Signals) -> list[float]:
+        return list(asked.predict(state, asked.describe(genotypes[10:], signals)).mean)
+
+    used = guide()
+    assert means(used, rising) != means(used, noise)
+    assert means(used, noise) == means(guide(), noise)
+
+
+def test_exact_sizes_are_not_replaced_by_ranks() -> None:
+    genotypes, knowledge = sampled(3), SizeKnowledge(Constrained(SPACE, 0))
+    guide = Guide(AcrossConfig(), SPACE, (), knowledge, 0, Forgetful(), 100, 1, ("naswot", "params"))
+    described = guide.describe(genotypes, {genotypes[0]: {"naswot": 0.5, "params": 0.5}})
+    assert described.signals["params"].tolist() == knowledge.signals(genotypes)["params"].tolist()
+    assert described.signals["naswot"][0] == 0.5
+    assert np.isnan(described.signals["naswot"][1:]).all()
+
+
 def test_signals_are_ranked_among_those_that_have_them() -> None:
     signals: dict[Genotype, dict[str, float]] = {
         (0,): {"a": 3.0},
@@ -288,15 +357,32 @@ def test_pretraining_is_kept_and_a_damaged_file_is_made_anew(tmp_path: Path) -> 
     assert kept.load("a") is None
 
 
-def test_signals_are_measured_by_the_workers_and_journaled(tmp_path: Path) -> None:
-    section = {**SCREENED, "signals": {"names": ["synflow", "naswot", "params"]}}
-    config = tiny_config(strategy=section, workers={"num_workers": 0})
-    outcome = run_search(config, run_dir=tmp_path / "run")
-    generations = [commit for commit in outcome.commits if commit.kind == "generation"]
-    for commit in generations:
-        born = [each.proposal for each in newest(commit.evaluations)]
-        assert all(each.signals.keys() >= {"params"} for each in born)
-    assert run_search(config, run_dir=tmp_path / "again").fingerprint == outcome.fingerprint
+def test_what_was_learned_of_the_signals_is_kept_in_the_run(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 1 is not made again on resume, and what is proposed is the same with it and without."""
+    num_pretrained = 0
+    pretrain = Dele.pretrain
+
+    def counting(self: Dele, pool: Candidates) -> None:
+        nonlocal num_pretrained
+        num_pretrained += 1
+        pretrain(self, pool)
+
+    monkeypatch.setattr(Dele, "pretrain", counting)
+    predictor = {"type": "dele", "signals": ["zen"], "num_pretraining_epochs": 1, "num_epochs": 2}
+    strategy = {"type": "predictor_guided", **EXHAUSTIVE, "predictor": predictor}
+    config = table_config(shared_data, strategy=strategy, search={"num_generations": 4})
+    whole = run_search(config, run_dir=tmp_path / "whole")
+    part = run_search(with_generations(config, 2), run_dir=tmp_path / "part")
+    assert num_pretrained == 2
+    (kept,) = (part.run_dir / "predictor").iterdir()
+    copytree(part.run_dir, tmp_path / "lost")
+    (tmp_path / "lost" / "predictor" / kept.name).unlink()
+    for name, num_expected in (("part", 2), ("lost", 3)):
+        resumed = resume_search(tmp_path / name, changes=config)
+        assert num_pretrained == num_expected
+        assert proposals(resumed) == proposals(whole)
 
 
 def test_wrong_settings_are_named(shared_data: Path) -> None:
@@ -307,6 +393,8 @@ def test_wrong_settings_are_named(shared_data: Path) -> None:
             shared_data,
             strategy={"type": "predictor_guided", "signals": {"names": ["synflow"]}},
         )
+    with pytest.raises(ValidationError, match="workers measure them of children, and candidates of the type"):
+        PredictorGuidedConfig.model_validate({**EXHAUSTIVE, "signals": {"names": ["synflow"]}})
 
 
 def test_one_strategy_serves_two_searches_at_once(micro: TabularBenchmark) -> None:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import random
-import signal
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from shutil import copytree
 from typing import TYPE_CHECKING
@@ -22,7 +17,7 @@ from orchestrator.run_directory import RunDirectory
 from orchestrator.search import SearchOutcome, evaluate_genotype, run_search
 from orchestrator.state import reproducible_part
 from orchestrator.worker_pool.cluster import ClusterError
-from orchestrator.worker_pool.pool import WorkerPool
+from tests.killable import dying_workers
 from tests.tiny_search import tiny_config
 from workers.base import EvaluationResult
 
@@ -140,34 +135,10 @@ def test_other_shards_on_resume_take_nothing_from_the_spool(undisturbed: SearchO
 def test_killed_actors_do_not_matter(
     undisturbed: SearchOutcome, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pools: list[WorkerPool] = []
-    enter = WorkerPool.__enter__
-
-    def remembered(self: WorkerPool) -> WorkerPool:
-        pools.append(self)
-        return enter(self)
-
-    monkeypatch.setattr(WorkerPool, "__enter__", remembered)
-    rng, done, num_killed = random.Random(0), threading.Event(), 0
-
-    def kill_now_and_then() -> None:
-        nonlocal num_killed
-        while not done.wait(rng.uniform(0.05, 0.5)):
-            workers = pools[0].workers if pools else ()
-            if workers and num_killed < 4:
-                with suppress(ProcessLookupError):  # dead already, and not missed yet
-                    os.kill(rng.choice(workers).pid, signal.SIGKILL)
-                    num_killed += 1
-
-    killer = threading.Thread(target=kill_now_and_then)
-    killer.start()
-    try:
-        config = tiny_config(workers={"num_workers": 2, "max_attempts": 20})
+    config = tiny_config(workers={"num_workers": 2, "max_attempts": 20})
+    with dying_workers(monkeypatch) as killed:
         outcome = run_search(config, run_dir=runs / "killed_actors")
-    finally:
-        done.set()
-        killer.join()
-    assert num_killed > 0
+    assert killed
     assert_equal(outcome, undisturbed)
 
 

@@ -1,14 +1,16 @@
 """The smallest search that does everything, and a driver process for it that dies on command.
 
-    python -m tests.tiny_search RUN_DIR ADDRESS [PLACE COUNT [before|after]]
+    python -m tests.tiny_search RUN_DIR ADDRESS CHANGES [PLACE COUNT [before|after]]
 
-PLACE is `module:qualified.name`: the driver kills itself with SIGKILL around its COUNT-th call.
+CHANGES are settings of the config, as JSON. PLACE is `module:qualified.name`: the driver kills itself with SIGKILL
+around its COUNT-th call.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -61,10 +63,10 @@ def tiny_config(**changes: Any) -> RunConfig:
 
 
 def run_driver(
-    run_dir: Path, address: str, *kill: str, timeout: float = 120
+    run_dir: Path, address: str, *kill: str, timeout: float = 120, **changes: Any
 ) -> subprocess.CompletedProcess[str]:
     """A driver of the tiny search in a process of its own, to its end."""
-    command = [sys.executable, "-m", "tests.tiny_search", str(run_dir), address, *kill]
+    command = [sys.executable, "-m", "tests.tiny_search", str(run_dir), address, json.dumps(changes), *kill]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
 
 
@@ -95,11 +97,11 @@ def die_around(place: str, count: int, when: str) -> None:
 def main() -> None:
     from orchestrator.search import run_search
 
-    run_dir, address, *kill = sys.argv[1:]
+    run_dir, address, changes, *kill = sys.argv[1:]
     if kill:
         place, count, when = kill
         die_around(place, int(count), when)
-    run_search(tiny_config(), run_dir=Path(run_dir), address=address)
+    run_search(tiny_config(**json.loads(changes)), run_dir=Path(run_dir), address=address)
 
 
 if __name__ == "__main__":

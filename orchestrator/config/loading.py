@@ -29,6 +29,8 @@ CHANGEABLE_ON_RESUME = (
     "evaluation.tasks_per_chunk",
     "meta_learning.tasks_per_shard",
     "meta_learning.checkpoint_seconds",
+    "strategy.signals.max_images",
+    "strategy.signals.few_steps.num_tasks",
 )
 """Patterns of the keys that do not decide which search this is."""
 

@@ -1,7 +1,8 @@
 """A search that asks a predictor first: many candidates are predicted, few are evaluated.
 
 Each generation the predictor is fitted anew to everything evaluated so far and rates the candidates, and the most
-worthwhile by the acquisition function are evaluated. No function is evaluated twice at the same weights.
+worthwhile by the acquisition function are evaluated. No function is evaluated twice at the same weights, until the
+space has no other.
 
 In a benchmark table the candidates are usually the whole space (`exhaustive`) or come from an evolution on the
 predictor. In a few-shot search they are the children of the living (`offspring`): the predictor screens them, with
@@ -15,11 +16,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from orchestrator.forecasts import recent_kendall_taus
 from orchestrator.state import Evaluation, Forecast, Proposal, SearchState
@@ -33,7 +34,7 @@ from search_spaces.constrained import Constrained
 from workers.evaluators.zero_cost import SignalsConfig
 from workers.predictors import PredictorConfig
 from workers.predictors.across import AcrossConfig
-from workers.predictors.base import Candidates, Values, best_first
+from workers.predictors.base import Values, best_first
 
 NUM_RECENT = 3
 """Generations over which a predictor's rank correlation is averaged."""
@@ -61,13 +62,25 @@ class PredictorGuidedConfig(Config):
     max_experience: int = Field(default=1000, ge=1)
     """Functions that the predictor learns from, the newest."""
     signals: SignalsConfig | None = None
-    """Signals that the workers measure of every candidate in a few-shot search; None: none."""
+    """Signals that the workers measure of the children in a few-shot search, by the first task source; None: none."""
     earlier_runs: tuple[Path, ...] = ()
     """Runs of the same space on other tasks, which count as earlier tasks; copied when the search begins."""
     min_kendall_tau: float = Field(default=0.0, ge=-1, le=1)
-    """Of the last generations, their mean: below it children are not screened; -1: they always are."""
+    """Of the last generations, their mean: below it children are not screened; -1: they always are.
+
+    It takes three children or more a generation.
+    """
     num_threads: int = Field(default=2, ge=1)
     """Of the predictor, in the driver: bits depend on it."""
+
+    @model_validator(mode="after")
+    def _measures_children_alone(self) -> Self:
+        if self.signals is not None and not isinstance(self.candidates, OffspringConfig):
+            raise ValueError(
+                f"signals: workers measure them of children, and candidates of the type {self.candidates.type} are"
+                " many more: delete signals, or use candidates of the type offspring"
+            )
+        return self
 
     @field_validator("earlier_runs")
     @classmethod
@@ -114,7 +127,10 @@ class PredictorGuided:
         return self.space.sample(rng)
 
     def consider(self, state: SearchState, rng: np.random.Generator) -> list[Bred]:
-        """The candidates of the next generation: genotypes of functions that are not known."""
+        """The candidates of the next generation: genotypes of functions that are not known.
+
+        No more than are needed where no predictor chooses between them.
+        """
         living = elites(state, self.config.num_elites)
         known = known_functions(state, self.space) | {self.space.canonical(each.genotype) for each in living}
 
@@ -123,7 +139,11 @@ class PredictorGuided:
                 return np.zeros(len(genotypes))
             return self._guide.predict(state, self._guide.describe(genotypes)).mean
 
-        return self.source.candidates(state, rng, known, worth)
+        considered = self.source.candidates(state, rng, known, worth)
+        if not state.history:
+            rows = self._first_rows([genotype for genotype, _ in considered], rng)
+            return [considered[row] for row in rows]
+        return considered[: self.num_new(state)] if self.stands_aside(state) else considered
 
     def choose(
         self,
@@ -137,19 +157,22 @@ class PredictorGuided:
 
         Where there are too few candidates, random genotypes make up for it.
         """
-        survivors, signals = elites(state, self.config.num_elites), ranked_signals(measured)
-        picks = self._picks(state, rng, num, [genotype for genotype, _ in considered], signals)
-        chosen = [
-            Proposal(
-                state.next_index + position,
-                considered[pick.row][0],
-                considered[pick.row][1],
-                birth=state.generation,
-                forecast=pick.forecast,
-                signals=signals.get(considered[pick.row][0], {}),
+        survivors, scores = elites(state, self.config.num_elites), ranked_signals(measured)
+        picks = self._picks(state, rng, num, [genotype for genotype, _ in considered], scores)
+        chosen = []
+        for position, pick in enumerate(picks):
+            genotype, parents = considered[pick.row]
+            chosen.append(
+                Proposal(
+                    state.next_index + position,
+                    genotype,
+                    parents,
+                    birth=state.generation,
+                    forecast=pick.forecast,
+                    signals=dict(measured.get(genotype, {})),
+                    signal_scores=scores.get(genotype, {}),
+                )
             )
-            for position, pick in enumerate(picks)
-        ]
         return propose_distinct(
             replace(state, next_index=state.next_index + len(chosen)),
             self.space,
@@ -173,16 +196,15 @@ class PredictorGuided:
         rng: np.random.Generator,
         num: int,
         genotypes: Sequence[Genotype],
-        signals: Signals,
+        signal_scores: Signals,
     ) -> list[_Pick]:
         if not genotypes:
             return []
-        candidates = self._guide.describe(genotypes, signals)
-        functions = _numbered([self.space.canonical(genotype) for genotype in genotypes])
-        order = rng.permutation(len(genotypes)) if self.source.pool else np.arange(len(genotypes))
         if not state.history:
-            best = self._best_on_earlier_tasks(candidates, functions, num)
-            return [_Pick(row) for row in _distinct([*best, *order], functions)[:num]]
+            return [_Pick(row) for row in range(len(genotypes))][:num]
+        candidates = self._guide.describe(genotypes, signal_scores)
+        functions = self._functions(genotypes)
+        order = self._order(len(genotypes), rng)
         prediction = self._guide.predict(state, candidates)
         screened: list[int] = []
         if not self.stands_aside(state):
@@ -200,15 +222,23 @@ class PredictorGuided:
             for row in _distinct([*screened, *order], functions)[:num]
         ]
 
-    def _best_on_earlier_tasks(
-        self, candidates: Candidates, functions: NDArray[np.intp], num: int
-    ) -> list[int]:
-        """Rows of the best by their mean rank on the earlier tasks, none where there are no such."""
-        if not candidates.earlier:
-            return []
-        return _distinct(best_first(candidates.earlier), functions)[
-            : min(num, self.config.num_initial_from_earlier)
-        ]
+    def _first_rows(self, genotypes: Sequence[Genotype], rng: np.random.Generator) -> list[int]:
+        """Candidates to begin with: those of the best mean rank on the earlier tasks, then any."""
+        functions, earlier = self._functions(genotypes), self.knowledge.earlier(genotypes)
+        best = _distinct(best_first(earlier), functions) if earlier else []
+        order = self._order(len(genotypes), rng)
+        num_best, num = self.config.num_initial_from_earlier, self.config.num_initial
+        return _distinct([*best[:num_best], *order], functions)[:num]
+
+    def _functions(self, genotypes: Sequence[Genotype]) -> NDArray[np.intp]:
+        """The same number for the same function, (N,)."""
+        numbers: dict[Genotype, int] = {}
+        functions = [numbers.setdefault(self.space.canonical(each), len(numbers)) for each in genotypes]
+        return np.array(functions, dtype=np.intp)
+
+    def _order(self, num: int, rng: np.random.Generator) -> NDArray[np.intp]:
+        """In which candidates come that no predictor has chosen: children as they were bred."""
+        return rng.permutation(num) if self.source.pool else np.arange(num)
 
     @cached_property
     def _guide(self) -> Guide:
@@ -230,12 +260,6 @@ class _Pick(NamedTuple):
 
     row: int
     forecast: Forecast | None = None
-
-
-def _numbered(functions: Sequence[Genotype]) -> NDArray[np.intp]:
-    """The same number for the same function, (N,)."""
-    numbers = {function: number for number, function in enumerate(dict.fromkeys(functions))}
-    return np.array([numbers[function] for function in functions], dtype=np.intp)
 
 
 def _distinct(rows: Iterable[int], functions: NDArray[np.intp]) -> list[int]:

@@ -73,6 +73,7 @@ def population_of(commit: Commit, to_string: Callable[[Genotype], str]) -> dict[
             "birth": item.proposal.birth,
             "forecast": None if item.proposal.forecast is None else asdict(item.proposal.forecast),
             "signals": item.proposal.signals,
+            "signal_scores": item.proposal.signal_scores,
             "fitness": item.fitness,
             "metrics": item.metrics,
             "failure": item.failure,

@@ -90,9 +90,10 @@ class Across:
     def _meta_train(self, pool: Candidates) -> tuple[Array, Array] | None:
         """Mean and standard deviation of the hyperparameters that the earlier tasks have, each seen from the others."""
         rng = np.random.default_rng(self._seed)
+        useful = {name: pool.earlier[name] for name in _references(pool.earlier)}
         found = []
-        for task, scores in pool.earlier.items():
-            others = {name: values for name, values in pool.earlier.items() if name != task}
+        for task, scores in useful.items():
+            others = {name: values for name, values in useful.items() if name != task}
             rows = self._meta_rows(scores, others, rng)
             if not others or len(rows) < self.config.num_meta_scores:
                 continue

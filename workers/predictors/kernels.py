@@ -22,6 +22,8 @@ Views: TypeAlias = Mapping[str, Array]
 """Features (n, d) by the view's name, scaled so that 1 is a typical distance."""
 
 JITTER = 1e-5
+PREDICTED_AT_ONCE = 2048
+"""Candidates: memory is for their similarities to all scored ones."""
 LOG_AMPLITUDE_BOUNDS, LOG_LENGTH_BOUNDS, LOG_NOISE_BOUNDS = (-7.0, 4.0), (-2.5, 2.5), (-7.0, 1.0)
 
 
@@ -51,10 +53,20 @@ class AdditiveGaussianProcess:
 
     def predict(self, views: Views) -> tuple[Array, Array]:
         """Mean and standard deviation (m,) of the noiseless function."""
+        num = len(next(iter(views.values())))
+        parts = [
+            self._predict({name: view[start : start + PREDICTED_AT_ONCE] for name, view in views.items()})
+            for start in range(0, num, PREDICTED_AT_ONCE)
+        ]
+        mean, std = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return mean * self._scale + self._shift, std * self._scale
+
+    def _predict(self, views: Views) -> tuple[Array, Array]:
+        """On the scale of the standardised targets."""
         cross = _total(self._terms(self.hyperparameters, self._similarities(views, self._views)))
         explained = np.square(solve_triangular(self._factor[0], cross.T, lower=True)).sum(axis=0)
         variance = np.maximum(self._prior_variance(views) - explained, 1e-9)
-        return cross @ self._weights * self._scale + self._shift, np.sqrt(variance) * self._scale
+        return cross @ self._weights, np.sqrt(variance)
 
     def _most_probable(self, similarities: Sequence[Array], y: Array) -> Array:
         """The mode of the hyperparameters, by gradients of the marginal likelihood (equation 5.9)."""

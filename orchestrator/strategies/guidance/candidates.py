@@ -83,7 +83,7 @@ class InnerEvolutionConfig(Config):
 
 @dataclass(frozen=True)
 class InnerEvolution:
-    """All genotypes that an evolution on the predictor comes across."""
+    """All genotypes that an evolution on the predictor comes across; before the first score its pool."""
 
     config: InnerEvolutionConfig
     space: SearchSpace
@@ -100,6 +100,8 @@ class InnerEvolution:
     def candidates(
         self, state: SearchState, rng: np.random.Generator, known: set[Genotype], worth: Worth
     ) -> list[Bred]:
+        if not state.history:  # nothing to evolve from yet
+            return [(each, ()) for each in self.pool if self.space.canonical(each) not in known]
         best = fittest_first(successful(state.history))[: self.config.num_parents]
         parents: list[Bred] = [(each.proposal.genotype, (each.proposal.index,)) for each in best]
         found: dict[Genotype, Bred] = {}

@@ -27,14 +27,14 @@ from workers.predictors.base import (
 )
 
 Signals: TypeAlias = Mapping[Genotype, Mapping[str, float]]
-"""Measured signals by genotype."""
+"""Signals by genotype and name."""
 
 
 class _Fit(NamedTuple):
     """A predictor with all that it learned from."""
 
     history: tuple[Evaluation, ...]
-    candidates: tuple[Genotype, ...]
+    candidates: Candidates | None
     """Those of the moment, where it was pretrained on them."""
     predictor: Predictor
     learned_from: Candidates
@@ -54,19 +54,20 @@ class Guide:
     max_experience: int
     num_threads: int
     measured: tuple[str, ...] = ()
-    """Signals that the workers measure; of a genotype for which one is not defined it is unknown."""
+    """Signals of the workers beside those known from the start; of a genotype for which one is not defined, unknown."""
     _last: list[_Fit] = field(default_factory=list)
     """The last fit: within a generation the predictor is asked often, and fitted once."""
 
     def describe(self, genotypes: Sequence[Genotype], signals: Signals | None = None) -> Candidates:
-        """`genotypes` with what is known of them; measured `signals` beside those that were known before."""
+        """`genotypes` with what is known of them; the scores of measured `signals` beside what was known before."""
         rows = [self._rows.get(genotype, -1) for genotype in genotypes]
         if not signals and min(rows, default=-1) >= 0:
             return self._described_pool.take(rows)
         columns = dict(self.knowledge.signals(genotypes))
         for name in self.measured:
-            values = [(signals or {}).get(genotype, {}).get(name, np.nan) for genotype in genotypes]
-            columns[name] = np.array(values, dtype=np.float64)
+            if name not in columns:
+                values = [(signals or {}).get(genotype, {}).get(name, np.nan) for genotype in genotypes]
+                columns[name] = np.array(values, dtype=np.float64)
         earlier = self.knowledge.earlier(genotypes)
         return candidates_of(self.space, genotypes, signals=columns, earlier=earlier)
 
@@ -82,8 +83,8 @@ class Guide:
             return float(fit.predictor.predict(fit.learned_from).mean.max())
 
     def _fit(self, state: SearchState, candidates: Candidates) -> _Fit:
-        of_the_moment = () if self.pool else candidates.genotypes
-        if not any((each.history, each.candidates) == (state.history, of_the_moment) for each in self._last):
+        of_the_moment = None if self.pool else candidates
+        if not any(each.history == state.history and each.candidates is of_the_moment for each in self._last):
             known = experience(state.history, self.space, max_functions=self.max_experience)
             own = self._learned_from(known)
             predictor = self._pretrained if self.pool else self._pretrained_on(own + candidates)
@@ -93,7 +94,7 @@ class Guide:
 
     def _learned_from(self, known: Experience) -> Candidates:
         proposals = [each.proposal for each in known.evaluations]
-        signals = {each.genotype: each.signals for each in proposals if each.signals}
+        signals = {each.genotype: each.signal_scores for each in proposals if each.signal_scores}
         return self.describe([each.genotype for each in proposals], signals)
 
     @cached_property
