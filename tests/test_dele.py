@@ -432,6 +432,9 @@ def test_signals_that_no_candidate_has_are_errors() -> None:
         PredictorInputError, match="signals: no synflow; the candidates have first, noise, second"
     ):
         predictor(signals=("synflow",)).fit(*toy())
+    scored, scores = toy()
+    with pytest.raises(PredictorInputError, match="signals: no synflow; the candidates have none"):
+        predictor(signals=("synflow",)).fit(with_signals(scored), scores)
 
 
 @pytest.mark.parametrize("settings", [{}, {"signals": ()}, {"signals": ("first",)}, {"ensemble": "static"}])

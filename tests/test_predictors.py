@@ -371,6 +371,14 @@ def test_what_was_pretrained_can_be_stored(name: str) -> None:
     assert_same(predictor.predict(pool), restored.predict(pool))
 
 
+@every_predictor
+def test_scores_may_be_as_large_as_they_like(name: str) -> None:
+    scored, scores = toy()
+    others, _ = toy(20, seed=2)
+    vast = np.where(scores > np.median(scores), 1e300, -1e300)
+    assert_usable(fit_predict(name, scored, vast, others), 20)
+
+
 @pytest.mark.parametrize("name", RIVALS)
 def test_rivals_are_surer_of_what_was_scored(name: str) -> None:
     scored, scores = toy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf, nan
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from orchestrator.progress import (
 )
 from orchestrator.progress.formats import format_fitness, format_rate, format_seconds
 from orchestrator.progress.pace import Pace
-from orchestrator.state import Commit, Evaluation, MetaLearningSummary, Proposal, Timings
+from orchestrator.state import Commit, Evaluation, Forecast, MetaLearningSummary, Proposal, Timings
 
 
 class FakeTime:
@@ -189,6 +190,30 @@ def test_the_display_suits_the_console() -> None:
     terminal = Console(file=io.StringIO(), force_terminal=True)
     assert isinstance(make_progress(plain, total_generations=2, title="x"), PlainProgress)
     assert isinstance(make_progress(terminal, total_generations=2, title="x"), LiveProgress)
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_predictor_that_stands_aside_says_so(is_terminal: bool) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=200, force_terminal=is_terminal)
+
+    def forecast(number: int, num_considered: int) -> Commit:
+        plain = commit([0.1, 0.2, 0.3], number=number)
+        forecasts = [Forecast(mean, 1.0, num_considered) for mean in (3.0, 2.0, 1.0)]
+        return replace(
+            plain,
+            evaluations=tuple(
+                replace(each, proposal=replace(each.proposal, forecast=own))
+                for each, own in zip(plain.evaluations, forecasts, strict=True)
+            ),
+        )
+
+    with make_progress(console, total_generations=2, title="screened", clock=FakeTime()) as progress:
+        progress.generation_done(forecast(0, num_considered=48))
+        assert "aside" not in stream.getvalue()
+        progress.generation_done(forecast(1, num_considered=1))
+    assert ("stands aside until" if is_terminal else "the predictor stood aside") in stream.getvalue()
+    assert is_terminal or "forecasts' τ -1.00" in stream.getvalue()
 
 
 def test_plain_progress_prints_one_unbroken_line_a_generation() -> None:

@@ -100,7 +100,7 @@ class Predictor(Protocol):
         """
 
     def predict(self, candidates: Candidates) -> Prediction:
-        """Mean and standard deviation, (N,) each, all finite; after `fit`."""
+        """Mean and standard deviation, (N,) each, all finite, of one candidate or more; after `fit`."""
 
 
 @runtime_checkable
@@ -108,7 +108,10 @@ class PretrainedPredictor(Predictor, Protocol):
     """One that first learns from a pool of candidates, without any score of the task."""
 
     def pretrain(self, pool: Candidates) -> None:
-        """Learn from the signals and the earlier scores of `pool`; every `fit` starts from what was learned here."""
+        """Learn from the signals and the earlier scores of `pool`, one candidate or more.
+
+        Every `fit` starts from what was learned here.
+        """
 
 
 @runtime_checkable

@@ -228,11 +228,11 @@ class Dele:
         known = {**pool.signals, **{f"earlier/{task}": scores for task, scores in pool.earlier.items()}}
         wanted = sorted(known if self.config.signals is None else set(self.config.signals))
         lacking = [name for name in wanted if name not in known]
-        if lacking and known:
+        if lacking:
             raise PredictorInputError(
-                f"signals: no {', '.join(lacking)}; the candidates have {', '.join(sorted(known))}"
+                f"signals: no {', '.join(lacking)}; the candidates have {', '.join(sorted(known)) or 'none'}"
             )
-        found = {name: ranks_of(mean_by(positions, known[name], num)) for name in wanted if not lacking}
+        found = {name: ranks_of(mean_by(positions, known[name], num)) for name in wanted}
         return {name: ranks for name, ranks in found.items() if np.nanmax(ranks, initial=0) > 0}
 
     def _inputs(self, candidates: Candidates) -> Tensor:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import sqrt
+from math import isinf, sqrt
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -195,7 +195,11 @@ def _squashed(values: Values, centre: float, width: float) -> Values:
 def _standard(values: Values) -> Scale:
     """The scale that makes the mean 0 and the standard deviation 1; equal values become 0."""
     centre = float(values.mean())
-    width = float(values.std())
+    with np.errstate(over="ignore"):
+        width = float(values.std())
+    if isinf(width):  # the squares of values beyond 1e154
+        largest = float(np.abs(values).max())
+        width = float((values / largest).std()) * largest
     if values.min() == values.max() or width == 0:
         return Scale(float(values[0]), 1.0)
     return Scale(centre, width)
