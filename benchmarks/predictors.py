@@ -12,10 +12,9 @@ proxy a random half is the test set, the scores are drawn from the other half, b
 - `fit_and_predict_seconds`: of one fit and one prediction of the test set, by one thread.
 
 `dele_SIGNAL` has one expert, `dele_static` weights that ignore the candidate, `vanilla` no signal at all: the
-ablations of the paper. `vanilla_longer` has three times as many epochs, of which it can make use and the others cannot.
-`*_alone` sees the encoding without signals. What DELE learns from the signals (step 1) it
-learns once a table, from all networks: signals are cheap, and no score is among them; `pretraining_seconds` says how
-long.
+ablations of the paper. `vanilla_longer` has three times as many epochs, which help it with many scores. `*_alone`
+sees the encoding without signals. What DELE learns from the signals (step 1) it learns once a table, from all networks:
+signals are cheap, and no score is among them; `pretraining_seconds` says how long.
 
 Search, cases `micro/leave_one_out/TASK/STRATEGY/BUDGET`: every other task of the table is known;
 `micro/after_searches/...`: of each other task what a search of 100 queries found; `micro/alone/...`: nothing of them.

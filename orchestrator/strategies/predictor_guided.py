@@ -135,8 +135,6 @@ class PredictorGuided:
         known = known_functions(state, self.space) | {self.space.canonical(each.genotype) for each in living}
 
         def worth(genotypes: Sequence[Genotype]) -> Values:
-            if not state.history:
-                return np.zeros(len(genotypes))
             return self._guide.predict(state, self._guide.describe(genotypes)).mean
 
         considered = self.source.candidates(state, rng, known, worth)

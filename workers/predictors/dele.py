@@ -17,6 +17,8 @@ Deviations:
   Leads to Wider Optima and Better Generalization"), since single epochs of step 2 differ.
 - Narrower heads, smaller batches and fewer epochs than published: as good on NAS-Bench-201 in a small part of the time.
   Many more steps on the signals make experts that few scores no longer change, and a worse predictor.
+- In the GATES encoder the input node alone keeps what it has from layer to layer: with such a residual of every node it
+  ranks no better.
 - Candidates of the pool that compute the same function are one, with the mean of their signals.
 - A candidate of a batch is computed once, not anew for each pair; experts drop the same units and see the same pairs.
 - Signals and scores count by their ranks: the loss sees nothing else, and ranks are exact in single precision.

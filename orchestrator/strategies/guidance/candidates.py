@@ -36,7 +36,10 @@ class CandidateSource(Protocol):
     def candidates(
         self, state: SearchState, rng: np.random.Generator, known: set[Genotype], worth: Worth
     ) -> list[Bred]:
-        """Genotypes with their parents; none whose canonical genotype is `known`."""
+        """Genotypes with their parents; none whose canonical genotype is `known`.
+
+        `worth` can be asked once there is a history.
+        """
 
 
 class ExhaustiveConfig(Config):
