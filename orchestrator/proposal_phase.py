@@ -53,13 +53,14 @@ def _begin_with(genotypes: Sequence[Genotype], proposals: Sequence[Proposal]) ->
     own = {each.genotype: each for each in proposals}
     others = [each.genotype for each in proposals if each.genotype not in genotypes]
     chosen = [*genotypes, *others][: len(proposals)]
+    known = [own.get(genotype, Proposal(0, genotype)) for genotype in chosen]
     return [
         replace(
             each,
-            genotype=genotype,
-            forecast=own[genotype].forecast if genotype in own else None,
-            signals=own[genotype].signals if genotype in own else {},
-            signal_scores=own[genotype].signal_scores if genotype in own else {},
+            genotype=one.genotype,
+            forecast=one.forecast,
+            signals=one.signals,
+            signal_scores=one.signal_scores,
         )
-        for each, genotype in zip(proposals, chosen, strict=True)
+        for each, one in zip(proposals, known, strict=True)
     ]

@@ -13,7 +13,7 @@ from orchestrator.forecasts import newest
 from orchestrator.resuming import journal_changes
 from orchestrator.run_directory import RunDirectory
 from orchestrator.search import SearchOutcome, load_run, resume_search, run_search
-from tests.killable import dying_workers
+from tests.dying_workers import dying_workers
 from tests.test_search import assert_equal
 from tests.tiny_search import SCREENED, run_driver, tiny_config
 from workers.base import SignalResult, SignalUnit
@@ -56,13 +56,12 @@ def test_a_driver_killed_while_it_measures_signals_resumes_to_the_same_search(
     undisturbed: SearchOutcome, ray_cluster: Cluster, runs: Path
 ) -> None:
     settings: dict[str, Any] = {"strategy": MEASURED, "workers": {"num_workers": 2}}
-    num_first_units = SCREENED["num_initial"] + 2 * SCREENED["num_initial"]
-    place = ("orchestrator.run_directory:RunDirectory.spool", str(num_first_units + 3), "after")
+    num_spooled_before = 3 * SCREENED["num_initial"]  # signals and two chunks of tasks each
+    place = ("orchestrator.run_directory:RunDirectory.spool", str(num_spooled_before + 3), "after")
     killed = run_driver(runs / "killed", ray_cluster.address, *place, **settings)
     assert killed.returncode == -9, killed.stderr
     spooled = RunDirectory.open(runs / "killed").spooled(1)
-    assert any(isinstance(result, SignalResult) for result in spooled.values())
-    assert not all(isinstance(result, SignalResult) for result in spooled.values()) or len(spooled) == 3
+    assert [type(result) for result in spooled.values()] == [SignalResult] * 3
     assert_equal(run_search(tiny_config(**settings), run_dir=runs / "killed"), undisturbed)
 
 

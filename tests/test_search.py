@@ -17,7 +17,7 @@ from orchestrator.run_directory import RunDirectory
 from orchestrator.search import SearchOutcome, evaluate_genotype, run_search
 from orchestrator.state import reproducible_part
 from orchestrator.worker_pool.cluster import ClusterError
-from tests.killable import dying_workers
+from tests.dying_workers import dying_workers
 from tests.tiny_search import tiny_config
 from workers.base import EvaluationResult
 
