@@ -1,7 +1,7 @@
 # `make search` and `make test` work on a machine that has Python 3.11 or later and nothing else.
 # PYTHON=python3.12 chooses the interpreter; ARGS="..." is added to the command.
 
-PACKAGES := search_spaces workers orchestrator tests benchmarks tools
+PACKAGES := across search_spaces workers orchestrator tests benchmarks tools
 BENCHMARKS ?= adaptation dispatch
 BIN := .venv/bin
 
@@ -16,7 +16,7 @@ test: check
 check: setup
 	$(BIN)/ruff check $(PACKAGES)
 	$(BIN)/ruff format --check $(PACKAGES)
-	$(BIN)/mypy --strict $(PACKAGES)
+	$(BIN)/mypy --strict
 
 setup:
 	@PYTHON="$(PYTHON)" ./tools/make_venv.sh

@@ -11,11 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces import LayerwiseConfig
-from workers.adaptation import InnerLoopConfig
-from workers.base import EvaluationResult, EvaluationUnit, MetaResult, MetaUnit, Split, TaskBatch, TaskSpec
-from workers.model import Model
-from workers.supernet_worker import ComputeSettings, SupernetWorker
+from across.search_spaces import LayerwiseConfig
+from across.workers.adaptation import InnerLoopConfig
+from across.workers.base import (
+    EvaluationResult,
+    EvaluationUnit,
+    MetaResult,
+    MetaUnit,
+    Split,
+    TaskBatch,
+    TaskSpec,
+)
+from across.workers.model import Model
+from across.workers.supernet_worker import ComputeSettings, SupernetWorker
 
 NUM_WAYS, NUM_SHOTS, NUM_QUERIES, NUM_STEPS, CHANNELS = 5, 1, 15, 5, 32
 SIZES = {"omniglot": (1, 28, 28), "mini_imagenet": (3, 84, 84)}

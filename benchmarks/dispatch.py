@@ -38,22 +38,22 @@ from ray import tune
 from ray.util import ActorPool
 from rich.console import Console
 
+from across.orchestrator.config.resolution import resolve
+from across.orchestrator.config.run_config import RunConfig
+from across.orchestrator.engine import Engine
+from across.orchestrator.loop import search_until_finished
+from across.orchestrator.plots.gallery import Gallery
+from across.orchestrator.problem import build_problem
+from across.orchestrator.progress import make_progress
+from across.orchestrator.run_directory import RunDirectory
+from across.orchestrator.tracking.config import TrackingConfig
+from across.orchestrator.tracking.tracker import Tracker
+from across.orchestrator.worker_pool.config import WorkersConfig
+from across.orchestrator.worker_pool.pool import WorkerPool
+from across.workers.base import EvaluationResult, EvaluationUnit, Unit, WorkerDescription
+from across.workers.outer_optimizer import MetaState
 from benchmarks.memory import local_ray, measure_broadcast
 from benchmarks.report import Measurement, make_parser, show, write_json
-from orchestrator.config.resolution import resolve
-from orchestrator.config.run_config import RunConfig
-from orchestrator.engine import Engine
-from orchestrator.loop import search_until_finished
-from orchestrator.plots.gallery import Gallery
-from orchestrator.problem import build_problem
-from orchestrator.progress import make_progress
-from orchestrator.run_directory import RunDirectory
-from orchestrator.tracking.config import TrackingConfig
-from orchestrator.tracking.tracker import Tracker
-from orchestrator.worker_pool.config import WorkersConfig
-from orchestrator.worker_pool.pool import WorkerPool
-from workers.base import EvaluationResult, EvaluationUnit, Unit, WorkerDescription
-from workers.outer_optimizer import MetaState
 
 NUM_TASKS = 20
 POPULATION_SIZE = 2000

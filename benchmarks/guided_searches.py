@@ -10,13 +10,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from across.orchestrator.strategies.guidance.earlier_searches import EarlierSearches
+from across.orchestrator.strategies.guidance.knowledge import Knowledge
+from across.search_spaces.base import Genotype
+from across.search_spaces.tables import open_table
+from across.workers.evaluators.tabular import Reading
 from benchmarks.report import Measurement
 from benchmarks.table_searches import NAS_BENCH_201, Question, spread, trace
-from orchestrator.strategies.guidance.earlier_searches import EarlierSearches
-from orchestrator.strategies.guidance.knowledge import Knowledge
-from search_spaces.base import Genotype
-from search_spaces.tables import open_table
-from workers.evaluators.tabular import Reading
 
 BUDGETS = (50, 100)
 GUIDED: dict[str, Any] = {

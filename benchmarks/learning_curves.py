@@ -11,11 +11,11 @@ from statistics import fmean, stdev
 
 from scipy.stats import t as student
 
+from across.orchestrator.plots.style import BLUE, ORANGE, PURPLE, RED, TEAL, picture
+from across.orchestrator.search import SearchOutcome
+from across.orchestrator.state import Commit
+from across.orchestrator.statistics import mean_and_interval
 from benchmarks.report import Measurement
-from orchestrator.plots.style import BLUE, ORANGE, PURPLE, RED, TEAL, picture
-from orchestrator.search import SearchOutcome
-from orchestrator.state import Commit
-from orchestrator.statistics import mean_and_interval
 
 COLOURS = {"across": BLUE, "fixed_32": ORANGE, "fixed_64": TEAL, "random": PURPLE, "guided": RED}
 

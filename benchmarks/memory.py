@@ -34,24 +34,24 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
+from across.orchestrator.plots import gallery
+from across.orchestrator.search import run_search
+from across.orchestrator.state import Commit
+from across.orchestrator.tracking.config import TrackingConfig
+from across.orchestrator.worker_pool.actor import Worker, WorkerActor
+from across.orchestrator.worker_pool.cluster import connect
+from across.orchestrator.worker_pool.config import WorkersConfig
+from across.orchestrator.worker_pool.pool import WorkerPool
+from across.search_spaces import LayerwiseConfig
+from across.search_spaces.base import Genotype
+from across.workers.adaptation import InnerLoopConfig
+from across.workers.base import EvaluationResult, EvaluationUnit, Unit, UnitResult, WorkerDescription
+from across.workers.model import Model
+from across.workers.supernet_worker import ComputeSettings, make_supernet_worker
+from across.workers.tasks.glyphs import GlyphsConfig
 from benchmarks.process_memory import children_of, memory_of, title_of
 from benchmarks.report import Measurement, make_parser, show, write_json
-from orchestrator.plots import gallery
-from orchestrator.search import run_search
-from orchestrator.state import Commit
-from orchestrator.tracking.config import TrackingConfig
-from orchestrator.worker_pool.actor import Worker, WorkerActor
-from orchestrator.worker_pool.cluster import connect
-from orchestrator.worker_pool.config import WorkersConfig
-from orchestrator.worker_pool.pool import WorkerPool
-from search_spaces import LayerwiseConfig
-from search_spaces.base import Genotype
 from tests.tiny_search import tiny_config
-from workers.adaptation import InnerLoopConfig
-from workers.base import EvaluationResult, EvaluationUnit, Unit, UnitResult, WorkerDescription
-from workers.model import Model
-from workers.supernet_worker import ComputeSettings, make_supernet_worker
-from workers.tasks.glyphs import GlyphsConfig
 
 NUM_ACTORS = 4
 SETTLED_GENERATION = 20

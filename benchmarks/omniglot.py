@@ -40,6 +40,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from rich.console import Console
 
+from across.orchestrator.config.loading import load_config
+from across.orchestrator.config.run_config import RunConfig, build_model, build_sources, build_space
+from across.orchestrator.progress import make_progress
+from across.orchestrator.run_directory import RunDirectory
+from across.orchestrator.search import SearchOutcome, load_run, run_search
+from across.orchestrator.units import chunks, test_seeds
+from across.search_spaces.base import Genotype
+from across.workers.base import EvaluationResult, EvaluationUnit
+from across.workers.supernet_worker import ComputeSettings, SupernetWorker
 from benchmarks.learning_curves import (
     Arm,
     accuracy_of,
@@ -50,15 +59,6 @@ from benchmarks.learning_curves import (
     seconds_of,
 )
 from benchmarks.report import Measurement, make_parser, show, write_json
-from orchestrator.config.loading import load_config
-from orchestrator.config.run_config import RunConfig, build_model, build_sources, build_space
-from orchestrator.progress import make_progress
-from orchestrator.run_directory import RunDirectory
-from orchestrator.search import SearchOutcome, load_run, run_search
-from orchestrator.units import chunks, test_seeds
-from search_spaces.base import Genotype
-from workers.base import EvaluationResult, EvaluationUnit
-from workers.supernet_worker import ComputeSettings, SupernetWorker
 
 SEARCH_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "omniglot_two_cores.yaml"
 BENCHMARK = "omniglot/5way1shot"

@@ -51,13 +51,19 @@ import torch
 from pydantic import TypeAdapter
 from scipy.stats import kendalltau
 
+from across.orchestrator.run_directory.pretraining import Pretraining
+from across.search_spaces.tables import open_table
+from across.workers.predictors import PredictorConfig
+from across.workers.predictors.base import (
+    Candidates,
+    Predictor,
+    PretrainedPredictor,
+    SavedPredictor,
+    candidates_of,
+)
 from benchmarks.guided_searches import SETTINGS, STRATEGIES, searches
 from benchmarks.report import Measurement, make_parser, show, write_json
 from benchmarks.table_searches import FILES, NAS_BENCH_201, Question, Values, spread
-from orchestrator.run_directory.pretraining import Pretraining
-from search_spaces.tables import open_table
-from workers.predictors import PredictorConfig
-from workers.predictors.base import Candidates, Predictor, PretrainedPredictor, SavedPredictor, candidates_of
 
 SUBSETS = ("_early725",)
 """Endings of proxies that few networks have."""

@@ -26,13 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from across.orchestrator.schedules import Generations, Lineages, Schedule, SteadyState
+from across.orchestrator.state import Evaluation, Proposal
+from across.orchestrator.virtual_clock import simulate
+from across.search_spaces import NasBench201Config
+from across.search_spaces.base import SearchSpace
 from benchmarks.report import Measurement, make_parser, show, write_json
 from benchmarks.table_searches import Question, build_strategy
-from orchestrator.schedules import Generations, Lineages, Schedule, SteadyState
-from orchestrator.state import Evaluation, Proposal
-from orchestrator.virtual_clock import simulate
-from search_spaces import NasBench201Config
-from search_spaces.base import SearchSpace
 
 NUM_WORKERS = 1000
 SIGMAS = (0.1, 0.25, 0.5, 1.0)

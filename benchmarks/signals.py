@@ -28,14 +28,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
+from across.search_spaces import CellConfig, LayerwiseConfig, NasBench201Config, SpaceConfig
+from across.workers.adaptation import InnerLoopConfig
+from across.workers.base import EvaluationUnit, SignalUnit, Unit
+from across.workers.evaluators.zero_cost import ZERO_COST_SIGNALS, SignalsConfig
+from across.workers.model import Model
+from across.workers.supernet_worker import ComputeSettings, SupernetWorker
+from across.workers.tasks.glyphs import GlyphsConfig
 from benchmarks.report import Measurement, make_parser, show, write_json
-from search_spaces import CellConfig, LayerwiseConfig, NasBench201Config, SpaceConfig
-from workers.adaptation import InnerLoopConfig
-from workers.base import EvaluationUnit, SignalUnit, Unit
-from workers.evaluators.zero_cost import ZERO_COST_SIGNALS, SignalsConfig
-from workers.model import Model
-from workers.supernet_worker import ComputeSettings, SupernetWorker
-from workers.tasks.glyphs import GlyphsConfig
 
 NUM_TASKS, TASKS_PER_CHUNK, NUM_STEPS = 20, 4, 5
 SPACES: dict[str, SpaceConfig] = {

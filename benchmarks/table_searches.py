@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from orchestrator.config.run_config import TABLE_INPUTS
-from orchestrator.schedules import Generations
-from orchestrator.state import Evaluation, Proposal
-from orchestrator.strategies import StrategyConfig
-from orchestrator.strategies.base import Strategy
-from orchestrator.strategies.guidance.knowledge import Forgetful, Knowledge, TableKnowledge
-from orchestrator.strategies.predictor_guided import PredictorGuided
-from search_spaces import SpaceConfig
-from search_spaces.base import Genotype, SearchSpace
-from search_spaces.tables import open_table
-from workers.evaluators.tabular import Reading, TableConfig, TabularBenchmark, ranks
+from across.orchestrator.config.run_config import TABLE_INPUTS
+from across.orchestrator.schedules import Generations
+from across.orchestrator.state import Evaluation, Proposal
+from across.orchestrator.strategies import StrategyConfig
+from across.orchestrator.strategies.base import Strategy
+from across.orchestrator.strategies.guidance.knowledge import Forgetful, Knowledge, TableKnowledge
+from across.orchestrator.strategies.predictor_guided import PredictorGuided
+from across.search_spaces import SpaceConfig
+from across.search_spaces.base import Genotype, SearchSpace
+from across.search_spaces.tables import open_table
+from across.workers.evaluators.tabular import Reading, TableConfig, TabularBenchmark, ranks
 
 Values = NDArray[np.float64]
 Result = TypeVar("Result")

@@ -41,6 +41,9 @@ from statistics import fmean, stdev
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
+from across.search_spaces.base import Genotype
+from across.search_spaces.tables import open_table
+from across.workers.evaluators.tabular import Reading
 from benchmarks.report import Measurement, make_parser, show, write_json
 from benchmarks.table_searches import (
     FIDELITIES,
@@ -57,9 +60,6 @@ from benchmarks.table_searches import (
     spread,
     trace,
 )
-from search_spaces.base import Genotype
-from search_spaces.tables import open_table
-from workers.evaluators.tabular import Reading
 
 BUDGETS = (50, 100)
 OTHERS_BUDGET = 300

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 from uuid import uuid4
 
+from across.search_spaces.errors import AcrossError
+
 OMNIGLOT_URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 MINI_IMAGENET_URL = (
     "https://raw.githubusercontent.com/twitter-research/meta-learning-lstm/master/data/miniImagenet"
@@ -24,7 +26,7 @@ MINI_IMAGENET_URL = (
 _BLOCK_SIZE = 1 << 18
 
 
-class DownloadError(ValueError):
+class DownloadError(AcrossError):
     """A file could not be fetched or is not the original; says which one and what to do."""
 
 

@@ -8,16 +8,16 @@ from typing import TypeAlias
 
 import numpy as np
 
-from orchestrator.config.run_config import RunConfig
-from orchestrator.problem import Problem
-from orchestrator.progress import Progress
-from orchestrator.run_directory import RunDirectory
-from orchestrator.strategies.base import Strategy
-from orchestrator.worker_pool.in_process import InProcessPool
-from orchestrator.worker_pool.pool import WorkerPool
-from search_spaces.base import Genotype, SearchSpace
-from workers.base import EvaluationResult, MetaResult, Purpose, SignalResult, Unit, UnitResult
-from workers.model import Model
+from across.orchestrator.config.run_config import RunConfig
+from across.orchestrator.problem import Problem
+from across.orchestrator.progress import Progress
+from across.orchestrator.run_directory import RunDirectory
+from across.orchestrator.strategies.base import Strategy
+from across.orchestrator.worker_pool.in_process import InProcessPool
+from across.orchestrator.worker_pool.pool import WorkerPool
+from across.search_spaces.base import Genotype, SearchSpace
+from across.workers.base import EvaluationResult, MetaResult, Purpose, SignalResult, Unit, UnitResult
+from across.workers.model import Model
 
 Pool: TypeAlias = WorkerPool | InProcessPool
 """What computes units."""

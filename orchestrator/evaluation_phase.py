@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum, isfinite
 
-from orchestrator.engine import Engine
-from orchestrator.problem import Problem
-from orchestrator.state import Evaluation, Proposal, SearchState
-from workers.base import EvaluationResult, Split
+from across.orchestrator.engine import Engine
+from across.orchestrator.problem import Problem
+from across.orchestrator.state import Evaluation, Proposal, SearchState
+from across.workers.base import EvaluationResult, Split
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import fsum
 
-from orchestrator.state import Commit, Evaluation, Proposal
-from search_spaces.base import Genotype, SearchSpace
+from across.orchestrator.state import Commit, Evaluation, Proposal
+from across.search_spaces.base import Genotype, SearchSpace
 
 
 def choose_finalists(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import isfinite
 
-from orchestrator.state import Evaluation
+from across.orchestrator.state import Evaluation
 
 MIN_FORECASTS = 3
 

@@ -6,16 +6,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.config.run_config import RunConfig
-from orchestrator.engine import Engine
-from orchestrator.evaluation_phase import EvaluatedGeneration, evaluate_generation, measure_finalists
-from orchestrator.finalists import choose_finalists
-from orchestrator.meta_learning_phase import kept_if_interrupted, meta_learn, meta_state_from
-from orchestrator.one_by_one_phase import evaluate_stretch, replay
-from orchestrator.plots.gallery import Gallery
-from orchestrator.proposal_phase import propose
-from orchestrator.schedules import GenerationsConfig, Schedule
-from orchestrator.state import (
+from across.orchestrator.config.run_config import RunConfig
+from across.orchestrator.engine import Engine
+from across.orchestrator.evaluation_phase import EvaluatedGeneration, evaluate_generation, measure_finalists
+from across.orchestrator.finalists import choose_finalists
+from across.orchestrator.meta_learning_phase import kept_if_interrupted, meta_learn, meta_state_from
+from across.orchestrator.one_by_one_phase import evaluate_stretch, replay
+from across.orchestrator.plots.gallery import Gallery
+from across.orchestrator.proposal_phase import propose
+from across.orchestrator.schedules import GenerationsConfig, Schedule
+from across.orchestrator.state import (
     Commit,
     Evaluation,
     MetaLearningSummary,
@@ -24,9 +24,9 @@ from orchestrator.state import (
     is_finished,
     is_over,
 )
-from orchestrator.strategies.base import SteadyStrategy, Strategy, advance
-from orchestrator.tracking.tracker import Tracker
-from workers.outer_optimizer import MetaState
+from across.orchestrator.strategies.base import SteadyStrategy, Strategy, advance
+from across.orchestrator.tracking.tracker import Tracker
+from across.workers.outer_optimizer import MetaState
 
 
 def search_until_finished(

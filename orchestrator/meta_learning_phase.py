@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from orchestrator.engine import Engine
-from orchestrator.state import MetaLearningSummary, SearchState
-from orchestrator.units import chunks, task_seeds, unit_key
-from search_spaces.base import Genotype
-from workers.base import MetaResult, MetaUnit, Purpose
-from workers.outer_optimizer import MetaState, PathGradient, outer_step
+from across.orchestrator.engine import Engine
+from across.orchestrator.state import MetaLearningSummary, SearchState
+from across.orchestrator.units import chunks, task_seeds, unit_key
+from across.search_spaces.base import Genotype
+from across.workers.base import MetaResult, MetaUnit, Purpose
+from across.workers.outer_optimizer import MetaState, PathGradient, outer_step
 
 _summary_adapter = TypeAdapter(MetaLearningSummary)
 

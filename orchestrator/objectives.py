@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from orchestrator.state import Commit, Evaluation
-from search_spaces.base import Config
+from across.orchestrator.state import Commit, Evaluation
+from across.search_spaces.base import Config
+from across.search_spaces.errors import AcrossError
 
 Costs: TypeAlias = NDArray[np.float64]
 """(individuals, objectives); all are minimised."""
 
 
-class UnknownObjectiveError(ValueError):
+class UnknownObjectiveError(AcrossError):
     """An evaluation has no metric of an objective's name; says which it has."""
 
 

@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.engine import Engine
-from orchestrator.evaluation_phase import EvaluatedGeneration, join_results
-from orchestrator.schedules import Schedule
-from orchestrator.state import Commit, Evaluation, Proposal
-from workers.base import EvaluationResult, EvaluationUnit
+from across.orchestrator.engine import Engine
+from across.orchestrator.evaluation_phase import EvaluatedGeneration, join_results
+from across.orchestrator.schedules import Schedule
+from across.orchestrator.state import Commit, Evaluation, Proposal
+from across.workers.base import EvaluationResult, EvaluationUnit
 
 
 def replay(schedule: Schedule, commits: Sequence[Commit]) -> None:

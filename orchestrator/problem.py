@@ -14,20 +14,20 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from orchestrator.config.run_config import RunConfig, build_model, build_sources, build_space
-from orchestrator.state import Proposal
-from orchestrator.strategies.guidance.knowledge import Knowledge, SizeKnowledge, TableKnowledge
-from orchestrator.strategies.predictor_guided import PredictorGuidedConfig
-from orchestrator.units import chunks, task_seeds, test_seeds, unit_key
-from orchestrator.worker_pool.actor import Worker
-from search_spaces.base import Genotype, SearchSpace
-from search_spaces.constrained import Constrained, Cost
-from workers.base import EvaluationUnit, Purpose, SignalUnit, Split, TaskSource
-from workers.evaluators.tabular import TabularBenchmark, make_tabular_worker
-from workers.evaluators.zero_cost import SignalsConfig
-from workers.model import Model
-from workers.objectives import OBJECTIVES
-from workers.supernet_worker import ComputeSettings, make_supernet_worker
+from across.orchestrator.config.run_config import RunConfig, build_model, build_sources, build_space
+from across.orchestrator.state import Proposal
+from across.orchestrator.strategies.guidance.knowledge import Knowledge, SizeKnowledge, TableKnowledge
+from across.orchestrator.strategies.predictor_guided import PredictorGuidedConfig
+from across.orchestrator.units import chunks, task_seeds, test_seeds, unit_key
+from across.orchestrator.worker_pool.actor import Worker
+from across.search_spaces.base import Genotype, SearchSpace
+from across.search_spaces.constrained import Constrained, Cost
+from across.workers.base import EvaluationUnit, Purpose, SignalUnit, Split, TaskSource
+from across.workers.evaluators.tabular import TabularBenchmark, make_tabular_worker
+from across.workers.evaluators.zero_cost import SignalsConfig
+from across.workers.model import Model
+from across.workers.objectives import OBJECTIVES
+from across.workers.supernet_worker import ComputeSettings, make_supernet_worker
 
 WorkerRecipe: TypeAlias = tuple[Callable[..., Worker], Mapping[str, object]]
 """A function that makes a worker where it runs, and its arguments."""

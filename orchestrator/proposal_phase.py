@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestrator.engine import Engine
-from orchestrator.state import Proposal, SearchState
-from orchestrator.strategies.base import ScreeningStrategy
-from search_spaces.base import Genotype
-from workers.base import Purpose, SignalResult
+from across.orchestrator.engine import Engine
+from across.orchestrator.state import Proposal, SearchState
+from across.orchestrator.strategies.base import ScreeningStrategy
+from across.search_spaces.base import Genotype
+from across.workers.base import Purpose, SignalResult
 
 
 def propose(engine: Engine, commit_number: int, state: SearchState) -> list[Proposal]:

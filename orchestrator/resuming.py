@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.config import ConfigError, RunConfig
-from orchestrator.config.loading import changed_settings, parse_config
-from orchestrator.finalists import choose_finalists
-from orchestrator.run_directory import RunDirectory
-from orchestrator.strategies.guidance.earlier_searches import Scores
-from orchestrator.strategies.guidance.experience import experience
-from orchestrator.strategies.predictor_guided import PredictorGuidedConfig
-from search_spaces.base import NOTATION_SHAPE, InvalidGenotypeError, SearchSpace
-from workers.model import Model
-from workers.outer_optimizer import MetaState
+from across.orchestrator.config import ConfigError, RunConfig
+from across.orchestrator.config.loading import changed_settings, parse_config
+from across.orchestrator.finalists import choose_finalists
+from across.orchestrator.run_directory import RunDirectory
+from across.orchestrator.strategies.guidance.earlier_searches import Scores
+from across.orchestrator.strategies.guidance.experience import experience
+from across.orchestrator.strategies.predictor_guided import PredictorGuidedConfig
+from across.search_spaces.base import NOTATION_SHAPE, InvalidGenotypeError, SearchSpace
+from across.workers.model import Model
+from across.workers.outer_optimizer import MetaState
 
 
 def take_initial_weights(run: RunDirectory, config: RunConfig, model: Model | None) -> None:

@@ -21,10 +21,10 @@ from typing import Annotated, Literal, Protocol, TypeAlias
 import numpy as np
 from pydantic import Field
 
-from orchestrator.state import Evaluation, Proposal, SearchState
-from orchestrator.strategies.base import Bred, SteadyStrategy, Strategy, draw_new
-from search_spaces.base import Config, Genotype, SearchSpace
-from workers.base import Purpose
+from across.orchestrator.state import Evaluation, Proposal, SearchState
+from across.orchestrator.strategies.base import Bred, SteadyStrategy, Strategy, draw_new
+from across.search_spaces.base import Config, Genotype, SearchSpace
+from across.workers.base import Purpose
 
 _Stop: TypeAlias = tuple[int, int]
 """A lineage and one of its steps."""

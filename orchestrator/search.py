@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from orchestrator.config import ConfigError
-from orchestrator.config.loading import changed_settings, check_resume_overrides, parse_config
-from orchestrator.config.resolution import describe_environment, resolve, resolve_as
-from orchestrator.config.run_config import RunConfig
-from orchestrator.engine import Engine, Pool, compute
-from orchestrator.finalists import choose_finalists
-from orchestrator.loop import fold, search_until_finished
-from orchestrator.objectives import objectives_of
-from orchestrator.plots.gallery import Gallery
-from orchestrator.problem import Problem, build_problem
-from orchestrator.progress import Progress, make_progress
-from orchestrator.resuming import (
+from across.orchestrator.config import ConfigError
+from across.orchestrator.config.loading import changed_settings, check_resume_overrides, parse_config
+from across.orchestrator.config.resolution import describe_environment, resolve, resolve_as
+from across.orchestrator.config.run_config import RunConfig
+from across.orchestrator.engine import Engine, Pool, compute
+from across.orchestrator.finalists import choose_finalists
+from across.orchestrator.loop import fold, search_until_finished
+from across.orchestrator.objectives import objectives_of
+from across.orchestrator.plots.gallery import Gallery
+from across.orchestrator.problem import Problem, build_problem
+from across.orchestrator.progress import Progress, make_progress
+from across.orchestrator.resuming import (
     check_device,
     journal_changes,
     read_earlier_runs,
@@ -30,18 +30,18 @@ from orchestrator.resuming import (
     take_initial_population,
     take_initial_weights,
 )
-from orchestrator.run_directory import RunDirectory, fingerprint
-from orchestrator.state import Commit, Evaluation, Proposal, SearchState, is_finished
-from orchestrator.strategies.guidance.earlier_searches import EarlierSearches
-from orchestrator.strategies.predictor_guided import PredictorGuided
-from orchestrator.tracking.tracker import Tracker
-from orchestrator.worker_pool.cluster import connect, living_nodes, wait_for_nodes
-from orchestrator.worker_pool.in_process import InProcessPool
-from orchestrator.worker_pool.pool import WorkerPool
-from search_spaces.base import Genotype, SearchSpace
-from workers.base import EvaluationResult
-from workers.outer_optimizer import MetaState
-from workers.supernet_worker import ComputeSettings
+from across.orchestrator.run_directory import RunDirectory, fingerprint
+from across.orchestrator.state import Commit, Evaluation, Proposal, SearchState, is_finished
+from across.orchestrator.strategies.guidance.earlier_searches import EarlierSearches
+from across.orchestrator.strategies.predictor_guided import PredictorGuided
+from across.orchestrator.tracking.tracker import Tracker
+from across.orchestrator.worker_pool.cluster import connect, living_nodes, wait_for_nodes
+from across.orchestrator.worker_pool.in_process import InProcessPool
+from across.orchestrator.worker_pool.pool import WorkerPool
+from across.search_spaces.base import Genotype, SearchSpace
+from across.workers.base import EvaluationResult
+from across.workers.outer_optimizer import MetaState
+from across.workers.supernet_worker import ComputeSettings
 
 RUNS_FOLDER = Path("runs")
 

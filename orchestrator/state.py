@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from search_spaces.base import Genotype
+from across.search_spaces.base import Genotype
 
 
 @dataclass(frozen=True)

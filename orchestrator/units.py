@@ -7,8 +7,8 @@ from hashlib import sha256
 
 import numpy as np
 
-from search_spaces.base import Genotype
-from workers.base import Purpose
+from across.search_spaces.base import Genotype
+from across.workers.base import Purpose
 
 
 def task_seeds(rng: np.random.Generator, num: int) -> tuple[int, ...]:

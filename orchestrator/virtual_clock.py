@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
-from orchestrator.schedules import Schedule
-from orchestrator.state import Evaluation, Proposal
+from across.orchestrator.schedules import Schedule
+from across.orchestrator.state import Evaluation, Proposal
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from search_spaces.architecture import Architecture
+from across.search_spaces.architecture import Architecture
+from across.search_spaces.errors import AcrossError
 
 Genotype: TypeAlias = tuple[int, ...]
 """An architecture's code: hashable and JSON; its space gives it meaning."""
@@ -28,11 +29,11 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class InvalidGenotypeError(ValueError):
+class InvalidGenotypeError(AcrossError):
     """A genotype or its string is not of this space; says which position, which value, what is allowed."""
 
 
-class ConstraintError(ValueError):
+class ConstraintError(AcrossError):
     """No architecture within the configured limits could be found; says which limits."""
 
 

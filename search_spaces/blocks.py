@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search_spaces.architecture import BatchNorm, Conv, Layer, ReLU
+from across.search_spaces.architecture import BatchNorm, Conv, Layer, ReLU
 
 
 def relu_conv_bn(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> tuple[Layer, ...]:

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from search_spaces.architecture import Architecture
-from search_spaces.base import (
+from across.search_spaces.architecture import Architecture
+from across.search_spaces.base import (
     Config,
     Genotype,
     InputShape,
@@ -36,7 +36,7 @@ from search_spaces.base import (
     sample_genes,
     validate_genes,
 )
-from search_spaces.cell_stack import (
+from across.search_spaces.cell_stack import (
     CELL_OPERATIONS,
     CellChoices,
     CellOperation,

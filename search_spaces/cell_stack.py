@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
-from search_spaces.architecture import (
+from across.search_spaces.architecture import (
     Architecture,
     BatchNorm,
     Conv,
@@ -21,7 +21,7 @@ from search_spaces.architecture import (
     ReLU,
     Zero,
 )
-from search_spaces.graph import GraphBuilder, Incoming
+from across.search_spaces.graph import GraphBuilder, Incoming
 
 CellOperation: TypeAlias = Literal[
     "none",

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.architecture import Architecture
-from search_spaces.base import ConstraintError, Genotype, InputShape, InvalidGenotypeError, SearchSpace
+from across.search_spaces.architecture import Architecture
+from across.search_spaces.base import ConstraintError, Genotype, InputShape, InvalidGenotypeError, SearchSpace
 
 NUM_ATTEMPTS = 200
 """Random draws before an operator falls back on something less random."""

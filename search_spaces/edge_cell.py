@@ -21,15 +21,15 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.architecture import Layer, Node
-from search_spaces.base import (
+from across.search_spaces.architecture import Layer, Node
+from across.search_spaces.base import (
     Genotype,
     encode_genes,
     enumerate_genes,
     mutate_function,
     neighbour_functions,
 )
-from search_spaces.graph import GraphBuilder, Incoming
+from across.search_spaces.graph import GraphBuilder, Incoming
 
 EDGES = tuple((source, target) for target in range(1, 4) for source in range(target))
 """(source, target) of each gene's edge, in the order of both benchmarks' strings."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from search_spaces.architecture import Architecture, Edge, FeatureShape, Layer, Node
+from across.search_spaces.architecture import Architecture, Edge, FeatureShape, Layer, Node
 
 
 class Incoming(NamedTuple):

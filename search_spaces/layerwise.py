@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from search_spaces.architecture import Architecture, BatchNorm, Conv, Edge, Layer, Node, Pool, ReLU
-from search_spaces.base import (
+from across.search_spaces.architecture import Architecture, BatchNorm, Conv, Edge, Layer, Node, Pool, ReLU
+from across.search_spaces.base import (
     Config,
     Genotype,
     InputShape,
@@ -29,6 +29,7 @@ from search_spaces.base import (
     sample_genes,
     validate_genes,
 )
+from across.search_spaces.errors import AcrossError
 
 LayerOperation: TypeAlias = Literal[
     "conv_3x3",
@@ -43,7 +44,7 @@ LayerOperation: TypeAlias = Literal[
 LAYER_OPERATIONS: tuple[LayerOperation, ...] = get_args(LayerOperation)
 
 
-class InputTooSmallError(ValueError):
+class InputTooSmallError(AcrossError):
     """The reductions leave nothing of the input images; says how many are possible."""
 
 

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from search_spaces.architecture import Architecture, BatchNorm, Conv, Layer, Node, Pool, ReLU, Zero
-from search_spaces.base import (
+from across.search_spaces.architecture import Architecture, BatchNorm, Conv, Layer, Node, Pool, ReLU, Zero
+from across.search_spaces.base import (
     Config,
     Genotype,
     InputShape,
@@ -30,9 +30,9 @@ from search_spaces.base import (
     sample_genes,
     validate_genes,
 )
-from search_spaces.blocks import relu_conv_bn, residual_body
-from search_spaces.edge_cell import EDGES, EdgeCell, add_cell
-from search_spaces.graph import GraphBuilder, Incoming
+from across.search_spaces.blocks import relu_conv_bn, residual_body
+from across.search_spaces.edge_cell import EDGES, EdgeCell, add_cell
+from across.search_spaces.graph import GraphBuilder, Incoming
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 """By gene value, in the benchmark's order."""

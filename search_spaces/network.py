@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from search_spaces.architecture import (
+from across.search_spaces.architecture import (
     BATCH_NORM_EPSILON,
     Architecture,
     BatchNorm,
@@ -22,9 +22,10 @@ from search_spaces.architecture import (
     ReLU,
     Zero,
 )
+from across.search_spaces.errors import AcrossError
 
 
-class ParameterMismatchError(ValueError):
+class ParameterMismatchError(AcrossError):
     """Parameters are missing, or too small for the architecture; names each of them."""
 
 

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from search_spaces.architecture import BATCH_NORM_EPSILON, Pool
+from across.search_spaces.architecture import BATCH_NORM_EPSILON, Pool
 
 BLOCK_SIZE = 1024
 """Pixels whose values are summed without an intermediate result."""

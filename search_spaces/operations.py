@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from search_spaces.architecture import (
+from across.search_spaces.architecture import (
     BatchNorm,
     Conv,
     FactorizedReduction,
@@ -23,8 +23,8 @@ from search_spaces.architecture import (
     ReLU,
     Zero,
 )
-from search_spaces.convolution import Geometry, convolve
-from search_spaces.normalization import normalize, normalize_and_pool, normalize_by_reference
+from across.search_spaces.convolution import Geometry, convolve
+from across.search_spaces.normalization import normalize, normalize_and_pool, normalize_by_reference
 
 LayerParameters: TypeAlias = Mapping[str, Tensor]
 """A layer's own parameters by their short names."""

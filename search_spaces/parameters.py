@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.architecture import Shape
+from across.search_spaces.architecture import Shape
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from search_spaces.architecture import Architecture, Edge, Zero, parameter_shapes
-from search_spaces.operations import apply_layers
+from across.search_spaces.architecture import Architecture, Edge, Zero, parameter_shapes
+from across.search_spaces.operations import apply_layers
 
 ParameterMap = Mapping[str, Tensor]
 

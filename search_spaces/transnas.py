@@ -6,7 +6,7 @@ Architecture Search".
 
 from __future__ import annotations
 
-from search_spaces.architecture import BatchNorm, Conv, Layer, ReLU
+from across.search_spaces.architecture import BatchNorm, Conv, Layer, ReLU
 
 DIGITS = (1, 2, 3, 4)
 """A module keeps the shape (1), doubles the channels (2), halves the resolution (3), or does both (4)."""

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from search_spaces.architecture import Architecture, BatchNorm, Conv, Node
-from search_spaces.base import Config, Genotype, InputShape, InvalidGenotypeError
-from search_spaces.blocks import residual_body
-from search_spaces.graph import GraphBuilder, Incoming
-from search_spaces.transnas import DIGITS, doubles, halves, stem_layers
+from across.search_spaces.architecture import Architecture, BatchNorm, Conv, Node
+from across.search_spaces.base import Config, Genotype, InputShape, InvalidGenotypeError
+from across.search_spaces.blocks import residual_body
+from across.search_spaces.graph import GraphBuilder, Incoming
+from across.search_spaces.transnas import DIGITS, doubles, halves, stem_layers
 
 NUM_MODULES = range(4, 7)
 NUM_HALVING = range(1, 5)

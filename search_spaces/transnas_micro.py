@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from search_spaces.architecture import (
+from across.search_spaces.architecture import (
     Architecture,
     BatchNorm,
     FactorizedReduction,
@@ -28,7 +28,7 @@ from search_spaces.architecture import (
     ReLU,
     Zero,
 )
-from search_spaces.base import (
+from across.search_spaces.base import (
     Config,
     Genotype,
     InputShape,
@@ -38,10 +38,10 @@ from search_spaces.base import (
     sample_genes,
     validate_genes,
 )
-from search_spaces.blocks import relu_conv_bn
-from search_spaces.edge_cell import EdgeCell, add_cell
-from search_spaces.graph import GraphBuilder, Incoming
-from search_spaces.transnas import doubles, stem_layers
+from across.search_spaces.blocks import relu_conv_bn
+from across.search_spaces.edge_cell import EdgeCell, add_cell
+from across.search_spaces.graph import GraphBuilder, Incoming
+from across.search_spaces.transnas import doubles, stem_layers
 
 SKELETON = (4, 1, 4, 1, 4)
 """The digits of the modules."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from orchestrator.worker_pool.pool import WorkerPool
+from across.orchestrator.worker_pool.pool import WorkerPool
 
 
 @contextmanager

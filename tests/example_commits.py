@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.state import Commit, Evaluation, MetaLearningSummary, Proposal, Timings
+from across.orchestrator.state import Commit, Evaluation, MetaLearningSummary, Proposal, Timings
 
 POPULATION_SIZE = 4
 

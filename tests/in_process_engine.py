@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from orchestrator.config.run_config import RunConfig
-from orchestrator.engine import Engine
-from orchestrator.problem import FewShotProblem, build_problem
-from orchestrator.progress import make_progress
-from orchestrator.run_directory import RunDirectory
-from orchestrator.worker_pool.pool import PoolStatistics, WorkerPool
-from workers.base import Unit, UnitResult
-from workers.supernet_worker import ComputeSettings, SupernetWorker
+from across.orchestrator.config.run_config import RunConfig
+from across.orchestrator.engine import Engine
+from across.orchestrator.problem import FewShotProblem, build_problem
+from across.orchestrator.progress import make_progress
+from across.orchestrator.run_directory import RunDirectory
+from across.orchestrator.worker_pool.pool import PoolStatistics, WorkerPool
+from across.workers.base import Unit, UnitResult
+from across.workers.supernet_worker import ComputeSettings, SupernetWorker
 
 
 @dataclass

@@ -14,8 +14,8 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 _PRELOADED = [
     "pytest",
     "numpy.random",
-    "orchestrator.run_directory",
-    "orchestrator.tracking.tracker",
+    "across.orchestrator.run_directory",
+    "across.orchestrator.tracking.tracker",
     "tests.example_commits",
 ]
 

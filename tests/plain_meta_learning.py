@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.network import Network
-from workers.adaptation import InnerLoopConfig
-from workers.base import TaskBatch, TaskSpec
-from workers.model import RATE_PREFIX, Model, Path, slices
+from across.search_spaces.network import Network
+from across.workers.adaptation import InnerLoopConfig
+from across.workers.base import TaskBatch, TaskSpec
+from across.workers.model import RATE_PREFIX, Model, Path, slices
 
 Weights = dict[str, Tensor]
 

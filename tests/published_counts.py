@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.architecture import (
+from across.search_spaces.architecture import (
     Architecture,
     BatchNorm,
     Edge,
@@ -24,8 +24,8 @@ from search_spaces.architecture import (
     edge_shapes,
     multiply_adds,
 )
-from search_spaces.base import Genotype
-from search_spaces.edge_cell import EDGES
+from across.search_spaces.base import Genotype
+from across.search_spaces.edge_cell import EDGES
 
 Counts = NDArray[np.int64]
 """Parameters, operations."""

@@ -10,11 +10,18 @@ import pytest
 from scipy.stats import kendalltau, multivariate_normal
 from sklearn.gaussian_process.kernels import DotProduct, Matern
 
-from search_spaces import TransNasMicroConfig
-from search_spaces.tables import open_table
-from workers.predictors.across import Across, AcrossConfig
-from workers.predictors.base import Candidates, Values, best_first, candidates_of, normal_scores, quantiles
-from workers.predictors.kernels import (
+from across.search_spaces import TransNasMicroConfig
+from across.search_spaces.tables import open_table
+from across.workers.predictors.across import Across, AcrossConfig
+from across.workers.predictors.base import (
+    Candidates,
+    Values,
+    best_first,
+    candidates_of,
+    normal_scores,
+    quantiles,
+)
+from across.workers.predictors.kernels import (
     JITTER,
     PREDICTED_AT_ONCE,
     AdditiveGaussianProcess,

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from search_spaces import CellConfig, LayerwiseConfig
-from search_spaces.base import SearchSpace
+from across.search_spaces import CellConfig, LayerwiseConfig
+from across.search_spaces.base import SearchSpace
+from across.workers.adaptation import FastWeights, InnerLoopConfig, adapt, inner_steps
+from across.workers.base import TaskSpec
+from across.workers.episode import Episode, prepare_episode
+from across.workers.evaluators.few_shot import evaluate_few_shot
+from across.workers.model import Model
 from tests.plain_meta_learning import PlainLearner, random_batch
-from workers.adaptation import FastWeights, InnerLoopConfig, adapt, inner_steps
-from workers.base import TaskSpec
-from workers.episode import Episode, prepare_episode
-from workers.evaluators.few_shot import evaluate_few_shot
-from workers.model import Model
 
 SPEC = TaskSpec((1, 8, 8), num_ways=3, num_shots=2, num_queries=2, objective="classification")
 LAYERWISE = LayerwiseConfig(widths=(3, 4), num_layers=2).build(SPEC.input_shape)

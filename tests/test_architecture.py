@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from search_spaces import CellConfig, LayerwiseConfig
-from search_spaces.architecture import (
+from across.search_spaces import CellConfig, LayerwiseConfig
+from across.search_spaces.architecture import (
     Architecture,
     Conv,
     Edge,
@@ -20,8 +20,8 @@ from search_spaces.architecture import (
     output_shape,
     parameter_shapes,
 )
-from search_spaces.base import SearchSpace
-from search_spaces.network import Network
+from across.search_spaces.base import SearchSpace
+from across.search_spaces.network import Network
 
 SPACES: dict[str, SearchSpace] = {
     "layerwise": LayerwiseConfig().build((3, 21, 19)),

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from workers.base import TaskDataError
-from workers.tasks.array_cache import ImagesShape, cache_folder, cached_images
+from across.workers.base import TaskDataError
+from across.workers.tasks.array_cache import ImagesShape, cache_folder, cached_images
 
 SHAPE: ImagesShape = (4, 1, 3, 3)
 
@@ -120,7 +120,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from workers.tasks.array_cache import cached_images
+from across.workers.tasks.array_cache import cached_images
 
 def decode():
     with open(sys.argv[2], "a") as log:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from search_spaces import NasBench201Config, SpaceConfig, TransNasMacroConfig, TransNasMicroConfig
-from workers.adaptation import InnerLoopConfig
-from workers.base import EvaluationResult, EvaluationUnit, MetaResult, MetaUnit
-from workers.model import Model
-from workers.supernet_worker import ComputeSettings, SupernetWorker
-from workers.tasks.glyphs import GlyphsConfig
+from across.search_spaces import NasBench201Config, SpaceConfig, TransNasMacroConfig, TransNasMicroConfig
+from across.workers.adaptation import InnerLoopConfig
+from across.workers.base import EvaluationResult, EvaluationUnit, MetaResult, MetaUnit
+from across.workers.model import Model
+from across.workers.supernet_worker import ComputeSettings, SupernetWorker
+from across.workers.tasks.glyphs import GlyphsConfig
 
 NAS_BENCH_201 = NasBench201Config(channels=4, cells_per_stage=1)
 MICRO, MACRO = TransNasMicroConfig(channels=4), TransNasMacroConfig(channels=4)

@@ -20,14 +20,14 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from orchestrator.cli import across
-from orchestrator.cli.outcomes import explained, resumable
-from orchestrator.config.loading import parse_config
-from orchestrator.config.resolution import resolve
-from orchestrator.run_directory import RunDirectory
-from orchestrator.run_directory.durable_files import RunDirectoryError
-from orchestrator.run_directory.sealed_json import seal
-from orchestrator.worker_pool.errors import PoolExhaustedError
+from across.orchestrator.cli import across
+from across.orchestrator.cli.outcomes import explained, resumable
+from across.orchestrator.config.loading import parse_config
+from across.orchestrator.config.resolution import resolve
+from across.orchestrator.run_directory import RunDirectory
+from across.orchestrator.run_directory.durable_files import RunDirectoryError
+from across.orchestrator.run_directory.sealed_json import seal
+from across.orchestrator.worker_pool.errors import PoolExhaustedError
 from tests.example_commits import example_commit, example_weights
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -125,8 +125,8 @@ def modules_after(code: str) -> set[str]:
 def test_the_command_line_loads_nothing_heavy(run: RunDirectory) -> None:
     heavy = {"torch", "ray", "mlflow", "matplotlib"}
 
-    assert not modules_after("import orchestrator.cli") & (heavy | {"numpy", "pydantic"})
-    status = "from orchestrator.cli import across; across(['status', 'small'], standalone_mode=False)"
+    assert not modules_after("import across.orchestrator.cli") & (heavy | {"numpy", "pydantic"})
+    status = "from across.orchestrator.cli import across; across(['status', 'small'], standalone_mode=False)"
     assert not modules_after(status) & heavy
 
 
@@ -342,7 +342,7 @@ def test_our_own_mistakes_keep_their_traceback(run: RunDirectory) -> None:
 
 WAITING = """
 import time
-from orchestrator.cli.interruption import exit_code, take_signals
+from across.orchestrator.cli.interruption import exit_code, take_signals
 take_signals()
 try:
     print("ready", flush=True)
@@ -408,7 +408,7 @@ def test_a_second_signal_ends_at_once(waiting: list[subprocess.Popen[str]]) -> N
 
 def across_process(*arguments: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "orchestrator.cli", *arguments]
+    command = [sys.executable, "-m", "across", *arguments]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
@@ -461,7 +461,7 @@ def test_an_interrupted_search_goes_on_with_the_same_command(
 
     enough = ("--set", f"search.num_generations={num_done + 1}")
     again = subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", *command, *enough],
+        [sys.executable, "-m", "across", *command, *enough],
         capture_output=True,
         text=True,
         check=False,

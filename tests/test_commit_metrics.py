@@ -9,9 +9,15 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from orchestrator.state import MetaLearningSummary, Timings
-from orchestrator.tracking.commit_metrics import best_so_far, diversity, flatten, metrics_of, population_of
-from search_spaces.base import Genotype
+from across.orchestrator.state import MetaLearningSummary, Timings
+from across.orchestrator.tracking.commit_metrics import (
+    best_so_far,
+    diversity,
+    flatten,
+    metrics_of,
+    population_of,
+)
+from across.search_spaces.base import Genotype
 from tests.example_commits import example_commit
 
 

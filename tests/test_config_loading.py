@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.config import ConfigError
-from orchestrator.config.checks import validate_config
-from orchestrator.config.loading import (
+from across.orchestrator.config import ConfigError
+from across.orchestrator.config.checks import validate_config
+from across.orchestrator.config.loading import (
     changed_settings,
     check_resume_overrides,
     differences,
@@ -18,7 +18,7 @@ from orchestrator.config.loading import (
     parse_config,
     with_overrides,
 )
-from orchestrator.config.run_config import RunConfig
+from across.orchestrator.config.run_config import RunConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(set((REPOSITORY / "configs").glob("*.yaml")) - {REPOSITORY / "configs/cluster_local.yaml"})

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from search_spaces import CellConfig, LayerwiseConfig
-from search_spaces.base import ConstraintError, InvalidGenotypeError, SearchSpace, enumerate_genes
-from search_spaces.constrained import Constrained, Cost
-from search_spaces.layerwise import Layerwise
-from search_spaces.network import Network
+from across.search_spaces import CellConfig, LayerwiseConfig
+from across.search_spaces.base import ConstraintError, InvalidGenotypeError, SearchSpace, enumerate_genes
+from across.search_spaces.constrained import Constrained, Cost
+from across.search_spaces.layerwise import Layerwise
+from across.search_spaces.network import Network
 
 LAYERWISE = LayerwiseConfig().build((1, 28, 28))
 CELL = CellConfig().build((1, 28, 28))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from search_spaces.convolution import Geometry, convolve
+from across.search_spaces.convolution import Geometry, convolve
 
 CASES = {
     "dense": (Geometry(1, 1, 1, 1), (2, 3, 5, 5), (4, 3, 3, 3)),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.dataset_download import (
+from across.orchestrator.dataset_download import (
     MINI_IMAGENET_FILES,
     OMNIGLOT_FILES,
     DownloadError,

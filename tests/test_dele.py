@@ -12,11 +12,11 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 
-from search_spaces import LayerwiseConfig, NasBench201Config, TransNasMacroConfig, TransNasMicroConfig
-from search_spaces.base import SearchSpace
-from search_spaces.constrained import Constrained
-from search_spaces.edge_cell import EDGES
-from workers.predictors.base import (
+from across.search_spaces import LayerwiseConfig, NasBench201Config, TransNasMacroConfig, TransNasMicroConfig
+from across.search_spaces.base import SearchSpace
+from across.search_spaces.constrained import Constrained
+from across.search_spaces.edge_cell import EDGES
+from across.workers.predictors.base import (
     Candidates,
     Prediction,
     Predictor,
@@ -25,10 +25,10 @@ from workers.predictors.base import (
     Values,
     candidates_of,
 )
-from workers.predictors.dele import Dele, DeleConfig, EncoderError
-from workers.predictors.experts import select_signals
-from workers.predictors.ranking import MARGIN, draw_pairs, epoch_rows, ranking_losses, trust
-from workers.predictors.stacked import Encoder, GatesEncoder, LstmEncoder, MlpEncoder, Network
+from across.workers.predictors.dele import Dele, DeleConfig, EncoderError
+from across.workers.predictors.experts import select_signals
+from across.workers.predictors.ranking import MARGIN, draw_pairs, epoch_rows, ranking_losses, trust
+from across.workers.predictors.stacked import Encoder, GatesEncoder, LstmEncoder, MlpEncoder, Network
 
 CELL = NasBench201Config().build((3, 32, 32))
 MACRO = TransNasMacroConfig().build((3, 64, 64))

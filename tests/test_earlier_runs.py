@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from orchestrator.config import ConfigError
-from orchestrator.config.checks import validate_config
-from orchestrator.config.run_config import RunConfig
-from orchestrator.resuming import take_earlier_runs
-from orchestrator.run_directory import RunDirectory, RunDirectoryError
-from orchestrator.run_directory.earlier_scores import EarlierScores
-from orchestrator.search import SearchOutcome, resume_search, run_search
-from orchestrator.strategies.guidance.earlier_searches import MAX_LEARNED, EarlierSearches
-from orchestrator.strategies.guidance.knowledge import SizeKnowledge
-from search_spaces import TransNasMicroConfig
-from search_spaces.base import Genotype
-from search_spaces.constrained import Constrained
+from across.orchestrator.config import ConfigError
+from across.orchestrator.config.checks import validate_config
+from across.orchestrator.config.run_config import RunConfig
+from across.orchestrator.resuming import take_earlier_runs
+from across.orchestrator.run_directory import RunDirectory, RunDirectoryError
+from across.orchestrator.run_directory.earlier_scores import EarlierScores
+from across.orchestrator.search import SearchOutcome, resume_search, run_search
+from across.orchestrator.strategies.guidance.earlier_searches import MAX_LEARNED, EarlierSearches
+from across.orchestrator.strategies.guidance.knowledge import SizeKnowledge
+from across.search_spaces import TransNasMicroConfig
+from across.search_spaces.base import Genotype
+from across.search_spaces.constrained import Constrained
 from tests.test_predictor_guided import proposals
 from tests.test_table_search import table_config
 from tests.tiny_search import SCREENED, tiny_config

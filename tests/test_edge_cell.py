@@ -8,8 +8,8 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 
-from search_spaces.base import Genotype
-from search_spaces.edge_cell import EDGES, EdgeCell, representatives
+from across.search_spaces.base import Genotype
+from across.search_spaces.edge_cell import EDGES, EdgeCell, representatives
 
 PLAIN = EdgeCell(4)
 POOLING = EdgeCell(5, linear=frozenset({4}))

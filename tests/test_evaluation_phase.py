@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import evaluation_phase
-from orchestrator.engine import Engine
-from orchestrator.evaluation_phase import EvaluatedGeneration, evaluate_generation
-from orchestrator.problem import build_problem
-from orchestrator.state import Evaluation, Proposal, SearchState
-from orchestrator.units import chunks, task_seeds, unit_key
-from orchestrator.units import test_seeds as held_out_seeds
+from across.orchestrator import evaluation_phase
+from across.orchestrator.engine import Engine
+from across.orchestrator.evaluation_phase import EvaluatedGeneration, evaluate_generation
+from across.orchestrator.problem import build_problem
+from across.orchestrator.state import Evaluation, Proposal, SearchState
+from across.orchestrator.units import chunks, task_seeds, unit_key
+from across.orchestrator.units import test_seeds as held_out_seeds
+from across.workers.base import EvaluationResult, EvaluationUnit, Purpose
 from tests.in_process_engine import InProcessPool, in_process_engine
 from tests.tiny_search import tiny_config
-from workers.base import EvaluationResult, EvaluationUnit, Purpose
 
 PROPOSALS = [Proposal(0, (0, 0, 0, 0)), Proposal(1, (7, 0, 1, 1)), Proposal(2, (1, 1, 1, 0))]
 

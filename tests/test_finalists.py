@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.finalists import choose_finalists
-from orchestrator.state import Commit, Evaluation, Proposal
-from search_spaces import LayerwiseConfig
-from search_spaces.base import Genotype
+from across.orchestrator.finalists import choose_finalists
+from across.orchestrator.state import Commit, Evaluation, Proposal
+from across.search_spaces import LayerwiseConfig
+from across.search_spaces.base import Genotype
 from tests.example_commits import example_commit
 
 SPACE = LayerwiseConfig(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from workers.tasks.episodes import SPLITS
-from workers.tasks.glyphs import GlyphsConfig, make_characters
+from across.workers.tasks.episodes import SPLITS
+from across.workers.tasks.glyphs import GlyphsConfig, make_characters
 
 
 def test_glyphs_of_a_class_differ_only_by_pen_without_jitter() -> None:

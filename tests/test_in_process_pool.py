@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from orchestrator.worker_pool.config import WorkersConfig
-from orchestrator.worker_pool.errors import WorkerOutOfMemoryError, WorkerStartError
-from orchestrator.worker_pool.in_process import InProcessPool
-from workers.base import EvaluationResult, EvaluationUnit, Unit, UnitResult, WorkerDescription
+from across.orchestrator.worker_pool.config import WorkersConfig
+from across.orchestrator.worker_pool.errors import WorkerOutOfMemoryError, WorkerStartError
+from across.orchestrator.worker_pool.in_process import InProcessPool
+from across.workers.base import EvaluationResult, EvaluationUnit, Unit, UnitResult, WorkerDescription
 
 
 def units(*genes: int) -> list[EvaluationUnit]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -45,12 +46,18 @@ LAYERS = {
 
 
 def imported_packages(tree: ast.Module, package: str) -> Iterator[tuple[int, str]]:
-    """Line and top-level package of each import, wherever in the module it stands."""
+    """Line and layer, or top-level package, of each import, wherever in the module it stands."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, name.name.partition(".")[0]) for name in node.names)
+            yield from ((node.lineno, _package(name.name)) for name in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.lineno, package if node.level else (node.module or "").partition(".")[0]
+            yield node.lineno, package if node.level else _package(node.module or "")
+
+
+def _package(module: str) -> str:
+    """`workers` for `across.workers.base`."""
+    first, _, rest = module.partition(".")
+    return rest.partition(".")[0] if first == "across" else first
 
 
 def is_allowed(imported: str, layer: Layer, module_parts: tuple[str, ...]) -> bool:
@@ -85,13 +92,13 @@ def test_layers_import_in_one_direction() -> None:
 @pytest.mark.parametrize(
     ("module", "source", "imported"),
     [
-        ("search_spaces/cell.py", "import workers.base", "workers"),
-        ("search_spaces/cell.py", "from orchestrator import state", "orchestrator"),
+        ("search_spaces/cell.py", "import across.workers.base", "workers"),
+        ("search_spaces/cell.py", "from across.orchestrator import state", "orchestrator"),
         ("search_spaces/cell.py", "import torch", "torch"),
         ("search_spaces/network.py", "import scipy.stats", "scipy"),
         ("workers/adaptation.py", "def late():\n    import ray", "ray"),
         ("workers/tasks/glyphs.py", "import mlflow", "mlflow"),
-        ("workers/base.py", "from orchestrator.state import Commit", "orchestrator"),
+        ("workers/base.py", "from across.orchestrator.state import Commit", "orchestrator"),
         ("workers/base.py", "import tests.conftest", "tests"),
         ("orchestrator/search.py", "import ray", "ray"),
         ("orchestrator/cli.py", "from mlflow import MlflowClient", "mlflow"),
@@ -111,9 +118,12 @@ def test_a_forbidden_import_is_found(tmp_path: Path, module: str, source: str, i
     ("module", "source"),
     [
         ("search_spaces/operations.py", "import torch\nimport numpy as np\nfrom pydantic import BaseModel"),
-        ("search_spaces/cell.py", "from . import base\nfrom search_spaces.base import Genotype\nimport json"),
-        ("workers/tasks/omniglot.py", "from PIL import Image\nfrom search_spaces.base import Config"),
-        ("orchestrator/worker_pool/pool.py", "import ray\nfrom workers.base import Unit"),
+        (
+            "search_spaces/cell.py",
+            "from . import base\nfrom across.search_spaces.base import Genotype\nimport json",
+        ),
+        ("workers/tasks/omniglot.py", "from PIL import Image\nfrom across.search_spaces.base import Config"),
+        ("orchestrator/worker_pool/pool.py", "import ray\nfrom across.workers.base import Unit"),
         ("orchestrator/tracking/tracker.py", "import mlflow"),
         ("orchestrator/plots/progress.py", "import matplotlib"),
     ],
@@ -124,3 +134,13 @@ def test_an_allowed_import_passes(tmp_path: Path, module: str, source: str) -> N
     path.write_text(source)
 
     assert violations(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_old_top_level_names_say_what_to_write(name: str) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-c", f"import {name}"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+
+    assert finished.returncode == 1
+    assert f"ImportError: this package is called across.{name}: `from across.{name}" in finished.stderr

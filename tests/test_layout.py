@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from orchestrator.plots.boxes import boxes_of, operation_kind
-from orchestrator.plots.layout import Layout, layered_layout
-from orchestrator.plots.placement import Placement, place_boxes
-from search_spaces.architecture import (
+from across.orchestrator.plots.boxes import boxes_of, operation_kind
+from across.orchestrator.plots.layout import Layout, layered_layout
+from across.orchestrator.plots.placement import Placement, place_boxes
+from across.search_spaces.architecture import (
     Architecture,
     BatchNorm,
     Conv,

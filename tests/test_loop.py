@@ -7,10 +7,10 @@ from typing import Literal
 
 import pytest
 
-from orchestrator.loop import fold
-from orchestrator.state import Commit, SearchState, Timings, is_finished, is_over
-from orchestrator.strategies.random import RandomConfig
-from search_spaces import LayerwiseConfig
+from across.orchestrator.loop import fold
+from across.orchestrator.state import Commit, SearchState, Timings, is_finished, is_over
+from across.orchestrator.strategies.random import RandomConfig
+from across.search_spaces import LayerwiseConfig
 from tests.example_commits import example_commit
 from tests.tiny_search import tiny_config
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from search_spaces.base import SearchSpace
+from across.search_spaces.base import SearchSpace
+from across.workers.adaptation import InnerLoopConfig
+from across.workers.base import TaskBatch
+from across.workers.episode import Episode, prepare_episode
+from across.workers.meta_learning import ShardGradient, meta_gradient, reptile_gradient
 from tests.plain_meta_learning import PlainLearner
 from tests.test_adaptation import CELL, LAYERWISE, PATHS, TEXTS, make_episode
-from workers.adaptation import InnerLoopConfig
-from workers.base import TaskBatch
-from workers.episode import Episode, prepare_episode
-from workers.meta_learning import ShardGradient, meta_gradient, reptile_gradient
 
 PATH = "conv_3x3:4|sep_conv_3x3:3"
 

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator import meta_learning_phase
-from orchestrator.engine import Engine
-from orchestrator.meta_learning_phase import (
+from across.orchestrator import meta_learning_phase
+from across.orchestrator.engine import Engine
+from across.orchestrator.meta_learning_phase import (
     MetaLearningPhase,
     kept_if_interrupted,
     meta_learn,
     multi_step_weights,
 )
-from orchestrator.state import Evaluation, MetaLearningSummary, Proposal, SearchState
-from orchestrator.worker_pool.errors import PoolExhaustedError
-from search_spaces.base import Genotype
+from across.orchestrator.state import Evaluation, MetaLearningSummary, Proposal, SearchState
+from across.orchestrator.worker_pool.errors import PoolExhaustedError
+from across.search_spaces.base import Genotype
+from across.workers.base import MetaUnit
+from across.workers.outer_optimizer import MetaState
 from tests.in_process_engine import in_process_engine
 from tests.tiny_search import tiny_config
-from workers.base import MetaUnit
-from workers.outer_optimizer import MetaState
 
 LIVING = [(0, 0, 0, 0), (1, 1, 1, 1)]
 

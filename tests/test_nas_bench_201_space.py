@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from search_spaces import NasBench201Config
-from search_spaces.architecture import Conv, Pool
-from search_spaces.base import InvalidGenotypeError
-from search_spaces.nas_bench_201 import OPERATIONS, NasBench201
+from across.search_spaces import NasBench201Config
+from across.search_spaces.architecture import Conv, Pool
+from across.search_spaces.base import InvalidGenotypeError
+from across.search_spaces.nas_bench_201 import OPERATIONS, NasBench201
 from tests.published_counts import architecture_counts, classifier_counts, genotype_counts
 
 NUM_CLASSES = (10, 100)

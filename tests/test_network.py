@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from search_spaces import CellConfig, LayerwiseConfig
-from search_spaces.architecture import Architecture, Edge, FactorizedReduction, Layer, Node, Pool
-from search_spaces.network import Network, ParameterMismatchError
+from across.search_spaces import CellConfig, LayerwiseConfig
+from across.search_spaces.architecture import Architecture, Edge, FactorizedReduction, Layer, Node, Pool
+from across.search_spaces.network import Network, ParameterMismatchError
 
 
 def network_of(layer: Layer, shape: tuple[int, int, int]) -> Network:

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from search_spaces.architecture import Pool
-from search_spaces.normalization import BLOCK_SIZE, moments, normalize, normalize_and_pool
+from across.search_spaces.architecture import Pool
+from across.search_spaces.normalization import BLOCK_SIZE, moments, normalize, normalize_and_pool
 
 POOLS = {
     "disjoint": Pool("max", 2, stride=2),

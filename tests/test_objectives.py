@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from workers.base import TaskSpec
-from workers.objectives import OBJECTIVES
+from across.workers.base import TaskSpec
+from across.workers.objectives import OBJECTIVES
 
 SPEC = TaskSpec((1, 4, 4), num_ways=3, num_shots=1, num_queries=2, objective="classification")
 every_objective = pytest.mark.parametrize("name", OBJECTIVES)

@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.objectives import FITNESS, Objective, UnknownObjectiveError, costs, front, hypervolume, knee
-from orchestrator.state import Evaluation, Proposal
-from orchestrator.strategies.nsga2 import Nsga2Config, survive_by_crowding
-from orchestrator.strategies.nsga3 import survive_by_directions
+from across.orchestrator.objectives import (
+    FITNESS,
+    Objective,
+    UnknownObjectiveError,
+    costs,
+    front,
+    hypervolume,
+    knee,
+)
+from across.orchestrator.state import Evaluation, Proposal
+from across.orchestrator.strategies.nsga2 import Nsga2Config, survive_by_crowding
+from across.orchestrator.strategies.nsga3 import survive_by_directions
 
 FLOPS = Objective(metric="flops", direction="minimize")
 BOTH = (FITNESS, FLOPS)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from workers.outer_optimizer import MetaState, OuterOptimizerConfig, PathGradient, Vector, outer_step
+from across.workers.outer_optimizer import MetaState, OuterOptimizerConfig, PathGradient, Vector, outer_step
 
 SIZE = 50
 EVERYWHERE = np.arange(SIZE)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from search_spaces import CellConfig, LayerwiseConfig
-from search_spaces.base import SearchSpace
-from search_spaces.parameters import ParameterIndex
+from across.search_spaces import CellConfig, LayerwiseConfig
+from across.search_spaces.base import SearchSpace
+from across.search_spaces.parameters import ParameterIndex
 
 INDEX = ParameterIndex({"a": (2, 3), "b": (4,), "c": (2, 2, 1, 1)})
 VECTOR = np.arange(14, dtype=np.float32)

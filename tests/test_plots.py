@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from orchestrator.plots import plot_architecture, plot_genealogy, plot_progress
-from orchestrator.plots.genealogy import ancestry, fittest, latest_individuals, lineage
-from orchestrator.state import Commit, Evaluation, MetaLearningSummary, Proposal, Timings
-from search_spaces.architecture import Architecture, BatchNorm, Conv, Edge, Node, Pool, ReLU
+from across.orchestrator.plots import plot_architecture, plot_genealogy, plot_progress
+from across.orchestrator.plots.genealogy import ancestry, fittest, latest_individuals, lineage
+from across.orchestrator.state import Commit, Evaluation, MetaLearningSummary, Proposal, Timings
+from across.search_spaces.architecture import Architecture, BatchNorm, Conv, Edge, Node, Pool, ReLU
 
 Individual = tuple[int, tuple[int, ...], int, float | None]
 """Index, parents, birth, fitness."""

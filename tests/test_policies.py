@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from orchestrator.strategies.policies import AllGenotypes, IndependentGenes, policy_of
-from search_spaces import LayerwiseConfig, NasBench201Config, TransNasMacroConfig
-from search_spaces.base import Genotype
-from search_spaces.constrained import Constrained
+from across.orchestrator.strategies.policies import AllGenotypes, IndependentGenes, policy_of
+from across.search_spaces import LayerwiseConfig, NasBench201Config, TransNasMacroConfig
+from across.search_spaces.base import Genotype
+from across.search_spaces.constrained import Constrained
 
 MACRO = TransNasMacroConfig().build((3, 256, 256))
 CELLS = NasBench201Config().build((3, 32, 32))

@@ -13,37 +13,37 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.config import ConfigError
-from orchestrator.config.checks import validate_config
-from orchestrator.config.run_config import RunConfig
-from orchestrator.forecasts import kendall_tau, newest
-from orchestrator.run_directory.pretraining import Pretraining
-from orchestrator.schedules import Generations
-from orchestrator.search import SearchOutcome, resume_search, run_search
-from orchestrator.state import Evaluation, Forecast, Proposal, SearchState
-from orchestrator.strategies.guidance.acquisition import (
+from across.orchestrator.config import ConfigError
+from across.orchestrator.config.checks import validate_config
+from across.orchestrator.config.run_config import RunConfig
+from across.orchestrator.forecasts import kendall_tau, newest
+from across.orchestrator.run_directory.pretraining import Pretraining
+from across.orchestrator.schedules import Generations
+from across.orchestrator.search import SearchOutcome, resume_search, run_search
+from across.orchestrator.state import Evaluation, Forecast, Proposal, SearchState
+from across.orchestrator.strategies.guidance.acquisition import (
     ExpectedImprovementConfig,
     MeanConfig,
     ThompsonConfig,
     UpperBoundConfig,
     choose_batch,
 )
-from orchestrator.strategies.guidance.candidates import SpaceNotEnumerableError
-from orchestrator.strategies.guidance.experience import experience
-from orchestrator.strategies.guidance.guide import Guide, Signals, ranked_signals
-from orchestrator.strategies.guidance.knowledge import Forgetful, SizeKnowledge, TableKnowledge
-from orchestrator.strategies.predictor_guided import PredictorGuided, PredictorGuidedConfig
-from orchestrator.tracking.commit_metrics import metrics_of
-from search_spaces import LayerwiseConfig, TransNasMicroConfig
-from search_spaces.base import Genotype
-from search_spaces.constrained import Constrained
-from search_spaces.tables.table import BenchmarkTable, Epoch
+from across.orchestrator.strategies.guidance.candidates import SpaceNotEnumerableError
+from across.orchestrator.strategies.guidance.experience import experience
+from across.orchestrator.strategies.guidance.guide import Guide, Signals, ranked_signals
+from across.orchestrator.strategies.guidance.knowledge import Forgetful, SizeKnowledge, TableKnowledge
+from across.orchestrator.strategies.predictor_guided import PredictorGuided, PredictorGuidedConfig
+from across.orchestrator.tracking.commit_metrics import metrics_of
+from across.search_spaces import LayerwiseConfig, TransNasMicroConfig
+from across.search_spaces.base import Genotype
+from across.search_spaces.constrained import Constrained
+from across.search_spaces.tables.table import BenchmarkTable, Epoch
+from across.workers.evaluators.tabular import Scores, TableConfig, TabularBenchmark, ranks
+from across.workers.predictors.across import AcrossConfig
+from across.workers.predictors.base import Candidates, Prediction
+from across.workers.predictors.dele import Dele
 from tests.test_table_search import table_config
 from tests.tiny_search import tiny_config
-from workers.evaluators.tabular import Scores, TableConfig, TabularBenchmark, ranks
-from workers.predictors.across import AcrossConfig
-from workers.predictors.base import Candidates, Prediction
-from workers.predictors.dele import Dele
 
 SPACE = LayerwiseConfig(num_layers=4, reductions=(), widths=(4, 8)).build((1, 8, 8))
 EXHAUSTIVE: dict[str, Any] = {

@@ -21,17 +21,17 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from scipy.stats import kendalltau
 
-from search_spaces import (
+from across.search_spaces import (
     CellConfig,
     LayerwiseConfig,
     NasBench201Config,
     TransNasMacroConfig,
     TransNasMicroConfig,
 )
-from search_spaces.base import SearchSpace
-from search_spaces.tables import open_table
-from workers.predictors import PredictorConfig
-from workers.predictors.base import (
+from across.search_spaces.base import SearchSpace
+from across.search_spaces.tables import open_table
+from across.workers.predictors import PredictorConfig
+from across.workers.predictors.base import (
     Candidates,
     Prediction,
     Predictor,
@@ -40,7 +40,7 @@ from workers.predictors.base import (
     Values,
     candidates_of,
 )
-from workers.predictors.features import learn_features, training_data
+from across.workers.predictors.features import learn_features, training_data
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TYPES = [

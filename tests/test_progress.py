@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
-from orchestrator.progress import (
+from across.orchestrator.progress import (
     LiveProgress,
     PlainProgress,
     RunStatus,
@@ -22,9 +22,9 @@ from orchestrator.progress import (
     render_summary,
     summarize_generations,
 )
-from orchestrator.progress.formats import format_fitness, format_rate, format_seconds
-from orchestrator.progress.pace import Pace
-from orchestrator.state import Commit, Evaluation, Forecast, MetaLearningSummary, Proposal, Timings
+from across.orchestrator.progress.formats import format_fitness, format_rate, format_seconds
+from across.orchestrator.progress.pace import Pace
+from across.orchestrator.state import Commit, Evaluation, Forecast, MetaLearningSummary, Proposal, Timings
 
 
 class FakeTime:

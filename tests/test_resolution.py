@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config.resolution import TASKS_PER_CHUNK, describe_environment, resolve, resolve_as
+from across.orchestrator.config.resolution import TASKS_PER_CHUNK, describe_environment, resolve, resolve_as
 from tests.tiny_search import tiny_config
 
 OPEN: dict[str, Any] = {"compute": {"device": "auto"}, "evaluation": {"tasks_per_chunk": None}}

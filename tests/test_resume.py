@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.run_directory import RunDirectory, fingerprint
-from orchestrator.search import SearchOutcome, run_search
-from orchestrator.tracking.tracker import Tracker
+from across.orchestrator.run_directory import RunDirectory, fingerprint
+from across.orchestrator.search import SearchOutcome, run_search
+from across.orchestrator.tracking.tracker import Tracker
 from tests.tiny_search import run_driver, tiny_config
 
 if TYPE_CHECKING:
@@ -19,16 +19,20 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 PLACES = {
-    "after the config": ("orchestrator.run_directory:RunDirectory.create", "1", "after"),
-    "in the warm-up": ("orchestrator.run_directory:RunDirectory.save_checkpoint", "2", "after"),
-    "in mid-generation": ("orchestrator.run_directory:RunDirectory.spool", "7", "after"),
-    "before the weights": ("orchestrator.run_directory:RunDirectory.commit", "2", "before"),
-    "between weights and journal": ("orchestrator.run_directory.journal:Journal.append", "2", "before"),
-    "after the journal": ("orchestrator.run_directory.journal:Journal.append", "2", "after"),
-    "before the mirror": ("orchestrator.tracking.tracker:Tracker.mirror", "3", "before"),
-    "after the mirror": ("orchestrator.tracking.tracker:Tracker.mirror", "3", "after"),
-    "in the final test": ("orchestrator.run_directory:RunDirectory.spool", "24", "after"),
-    "after the last commit": ("orchestrator.run_directory.journal:Journal.append", "4", "after"),
+    "after the config": ("across.orchestrator.run_directory:RunDirectory.create", "1", "after"),
+    "in the warm-up": ("across.orchestrator.run_directory:RunDirectory.save_checkpoint", "2", "after"),
+    "in mid-generation": ("across.orchestrator.run_directory:RunDirectory.spool", "7", "after"),
+    "before the weights": ("across.orchestrator.run_directory:RunDirectory.commit", "2", "before"),
+    "between weights and journal": (
+        "across.orchestrator.run_directory.journal:Journal.append",
+        "2",
+        "before",
+    ),
+    "after the journal": ("across.orchestrator.run_directory.journal:Journal.append", "2", "after"),
+    "before the mirror": ("across.orchestrator.tracking.tracker:Tracker.mirror", "3", "before"),
+    "after the mirror": ("across.orchestrator.tracking.tracker:Tracker.mirror", "3", "after"),
+    "in the final test": ("across.orchestrator.run_directory:RunDirectory.spool", "24", "after"),
+    "after the last commit": ("across.orchestrator.run_directory.journal:Journal.append", "4", "after"),
 }
 
 

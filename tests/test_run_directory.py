@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from orchestrator.run_directory import (
+from across.orchestrator.run_directory import (
     JournalConflictError,
     RunDirectory,
     RunDirectoryError,
@@ -24,11 +24,11 @@ from orchestrator.run_directory import (
     Segment,
     fingerprint,
 )
-from orchestrator.run_directory.saved_weights import weights_digest
-from orchestrator.state import Timings
+from across.orchestrator.run_directory.saved_weights import weights_digest
+from across.orchestrator.state import Timings
+from across.workers.base import EvaluationResult
 from tests.example_commits import example_commit, example_weights
 from tests.killable import start_child
-from workers.base import EvaluationResult
 
 CONFIG = {"seed": 1, "strategy": {"kind": "genetic", "population_size": 4}, "outer_lr": 1e-05, "name": "012"}
 

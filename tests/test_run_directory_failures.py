@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.run_directory import RunDirectory, RunDirectoryError
+from across.orchestrator.run_directory import RunDirectory, RunDirectoryError
+from across.workers.base import EvaluationResult
 from tests.example_commits import example_commit, example_weights
 from tests.killable import received, start_child
-from workers.base import EvaluationResult
 
 NUM_KILLS = 40
 

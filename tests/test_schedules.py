@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from orchestrator.schedules import Generations, Lineages, Schedule, SteadyState
-from orchestrator.state import Evaluation, Proposal
-from orchestrator.strategies import StrategyConfig
-from orchestrator.virtual_clock import Simulation, simulate
-from search_spaces import LayerwiseConfig
+from across.orchestrator.schedules import Generations, Lineages, Schedule, SteadyState
+from across.orchestrator.state import Evaluation, Proposal
+from across.orchestrator.strategies import StrategyConfig
+from across.orchestrator.virtual_clock import Simulation, simulate
+from across.search_spaces import LayerwiseConfig
 
 SPACE = LayerwiseConfig(num_layers=6, reductions=()).build((1, 8, 8))
 NUM = 240

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from orchestrator.config import ConfigError
-from orchestrator.config.loading import check_resume_overrides, with_overrides
-from orchestrator.forecasts import newest
-from orchestrator.resuming import journal_changes
-from orchestrator.run_directory import RunDirectory
-from orchestrator.search import SearchOutcome, load_run, resume_search, run_search
+from across.orchestrator.config import ConfigError
+from across.orchestrator.config.loading import check_resume_overrides, with_overrides
+from across.orchestrator.forecasts import newest
+from across.orchestrator.resuming import journal_changes
+from across.orchestrator.run_directory import RunDirectory
+from across.orchestrator.search import SearchOutcome, load_run, resume_search, run_search
+from across.workers.base import SignalResult, SignalUnit
+from across.workers.supernet_worker import SupernetWorker
 from tests.dying_workers import dying_workers
 from tests.test_search import assert_equal
 from tests.tiny_search import SCREENED, run_driver, tiny_config
-from workers.base import SignalResult, SignalUnit
-from workers.supernet_worker import SupernetWorker
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -57,7 +57,7 @@ def test_a_driver_killed_while_it_measures_signals_resumes_to_the_same_search(
 ) -> None:
     settings: dict[str, Any] = {"strategy": MEASURED, "workers": {"num_workers": 2}}
     num_spooled_before = 3 * SCREENED["num_initial"]  # signals and two chunks of tasks each
-    place = ("orchestrator.run_directory:RunDirectory.spool", str(num_spooled_before + 3), "after")
+    place = ("across.orchestrator.run_directory:RunDirectory.spool", str(num_spooled_before + 3), "after")
     killed = run_driver(runs / "killed", ray_cluster.address, *place, **settings)
     assert killed.returncode == -9, killed.stderr
     spooled = RunDirectory.open(runs / "killed").spooled(1)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from orchestrator.config import ConfigError
-from orchestrator.run_directory import RunDirectory
-from orchestrator.search import SearchOutcome, evaluate_genotype, run_search
-from orchestrator.state import reproducible_part
-from orchestrator.worker_pool.cluster import ClusterError
+from across.orchestrator.config import ConfigError
+from across.orchestrator.run_directory import RunDirectory
+from across.orchestrator.search import SearchOutcome, evaluate_genotype, run_search
+from across.orchestrator.state import reproducible_part
+from across.orchestrator.worker_pool.cluster import ClusterError
+from across.workers.base import EvaluationResult
 from tests.dying_workers import dying_workers
 from tests.tiny_search import tiny_config
-from workers.base import EvaluationResult
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster

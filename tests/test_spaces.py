@@ -8,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 from scipy.stats import chisquare
 
-from search_spaces import (
+from across.search_spaces import (
     CellConfig,
     LayerwiseConfig,
     NasBench201Config,
@@ -16,11 +16,11 @@ from search_spaces import (
     TransNasMacroConfig,
     TransNasMicroConfig,
 )
-from search_spaces.architecture import Shape
-from search_spaces.base import InvalidGenotypeError, SearchSpace, enumerate_genes
-from search_spaces.cell import Cell
-from search_spaces.constrained import Constrained
-from search_spaces.layerwise import InputTooSmallError, Layerwise, spread_reductions
+from across.search_spaces.architecture import Shape
+from across.search_spaces.base import InvalidGenotypeError, SearchSpace, enumerate_genes
+from across.search_spaces.cell import Cell
+from across.search_spaces.constrained import Constrained
+from across.search_spaces.layerwise import InputTooSmallError, Layerwise, spread_reductions
 
 CONFIGS: dict[str, SpaceConfig] = {
     "layerwise": LayerwiseConfig(),

@@ -6,7 +6,7 @@ from math import isnan, sqrt
 
 import pytest
 
-from orchestrator.statistics import mean_and_interval
+from across.orchestrator.statistics import mean_and_interval
 
 
 def test_the_interval_is_1_96_standard_errors() -> None:

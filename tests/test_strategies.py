@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.state import (
+from across.orchestrator.state import (
     Commit,
     Evaluation,
     MetaLearningSummary,
@@ -28,16 +28,16 @@ from orchestrator.state import (
     commit_from_json,
     commit_to_json,
 )
-from orchestrator.strategies import StrategyConfig
-from orchestrator.strategies.base import Strategy, fittest_first, win_tournament
-from orchestrator.strategies.fixed import FixedConfig
-from orchestrator.strategies.genetic import GeneticConfig
-from orchestrator.strategies.random import RandomConfig
-from orchestrator.strategies.regularized_evolution import RegularizedEvolutionConfig
-from search_spaces import LayerwiseConfig
-from search_spaces.base import Genotype, InvalidGenotypeError, SearchSpace
-from search_spaces.constrained import Constrained
-from workers.base import Purpose
+from across.orchestrator.strategies import StrategyConfig
+from across.orchestrator.strategies.base import Strategy, fittest_first, win_tournament
+from across.orchestrator.strategies.fixed import FixedConfig
+from across.orchestrator.strategies.genetic import GeneticConfig
+from across.orchestrator.strategies.random import RandomConfig
+from across.orchestrator.strategies.regularized_evolution import RegularizedEvolutionConfig
+from across.search_spaces import LayerwiseConfig
+from across.search_spaces.base import Genotype, InvalidGenotypeError, SearchSpace
+from across.search_spaces.constrained import Constrained
+from across.workers.base import Purpose
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 Measure = Callable[[Genotype], float | None]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from search_spaces import (
+from across.search_spaces import (
     CellConfig,
     LayerwiseConfig,
     NasBench201Config,
@@ -19,10 +19,10 @@ from search_spaces import (
     TransNasMacroConfig,
     TransNasMicroConfig,
 )
-from search_spaces.architecture import Architecture, BatchNorm, Edge, Node
-from search_spaces.base import SearchSpace
-from search_spaces.network import Network
-from search_spaces.supernet import features, fold_tasks
+from across.search_spaces.architecture import Architecture, BatchNorm, Edge, Node
+from across.search_spaces.base import SearchSpace
+from across.search_spaces.network import Network
+from across.search_spaces.supernet import features, fold_tasks
 
 NUM_TASKS, NUM_IMAGES = 3, 4
 CONFIGS: dict[str, SpaceConfig] = {

@@ -14,11 +14,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from search_spaces import LayerwiseConfig
-from search_spaces.network import Network
-from tests.plain_meta_learning import PlainLearner
-from workers.adaptation import InnerLoopConfig
-from workers.base import (
+from across.search_spaces import LayerwiseConfig
+from across.search_spaces.network import Network
+from across.workers.adaptation import InnerLoopConfig
+from across.workers.base import (
     EvaluationResult,
     EvaluationUnit,
     MetaResult,
@@ -30,9 +29,10 @@ from workers.base import (
     Unit,
     UnitResult,
 )
-from workers.model import Model
-from workers.supernet_worker import MAX_CACHED_BYTES, ComputeSettings, SupernetWorker
-from workers.tasks.glyphs import GlyphsConfig
+from across.workers.model import Model
+from across.workers.supernet_worker import MAX_CACHED_BYTES, ComputeSettings, SupernetWorker
+from across.workers.tasks.glyphs import GlyphsConfig
+from tests.plain_meta_learning import PlainLearner
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATH = "conv_3x3:4|sep_conv_3x3:8"

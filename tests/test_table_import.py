@@ -12,10 +12,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from orchestrator.cli import across
-from orchestrator.table_import import TableImportError, import_table
-from orchestrator.table_import.plain_pickles import load_plain
-from search_spaces.tables import open_table
+from across.orchestrator.cli import across
+from across.orchestrator.table_import import TableImportError, import_table
+from across.orchestrator.table_import.plain_pickles import load_plain
+from across.search_spaces.tables import open_table
 
 MICRO = ["64-41414-1_02_333", "64-41414-0_00_000", "64-41414-3_21_102"]
 MACRO = ["64-4111-basic", "64-121341-basic"]

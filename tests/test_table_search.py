@@ -16,18 +16,18 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
-from orchestrator.cli import across
-from orchestrator.cli.summary import summarize
-from orchestrator.config import ConfigError, RunConfig
-from orchestrator.config.checks import validate_config
-from orchestrator.config.loading import parse_config
-from orchestrator.objectives import fronts, objectives_of
-from orchestrator.run_directory import RunDirectory, fingerprint
-from orchestrator.search import run_search
-from orchestrator.state import simulated_seconds
-from orchestrator.strategies.local_search import LocalSearchConfig
+from across.orchestrator.cli import across
+from across.orchestrator.cli.summary import summarize
+from across.orchestrator.config import ConfigError, RunConfig
+from across.orchestrator.config.checks import validate_config
+from across.orchestrator.config.loading import parse_config
+from across.orchestrator.objectives import fronts, objectives_of
+from across.orchestrator.run_directory import RunDirectory, fingerprint
+from across.orchestrator.search import run_search
+from across.orchestrator.state import simulated_seconds
+from across.orchestrator.strategies.local_search import LocalSearchConfig
+from across.workers.evaluators.tabular import TabularWorker
 from tests.test_strategies import SECTIONS
-from workers.evaluators.tabular import TabularWorker
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -286,7 +286,7 @@ def test_ten_thousand_evaluations_with_three_kills_are_the_same(shared_data: Pat
     command = [
         sys.executable,
         "-m",
-        "orchestrator.cli",
+        "across",
         "search",
         str(config),
         "--run-dir",

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from search_spaces.tables import BenchmarkTable, TableError, open_table
-from search_spaces.tables.compact import Measurement, TableContents, compact_arrays
+from across.search_spaces.tables import BenchmarkTable, TableError, open_table
+from across.search_spaces.tables.compact import Measurement, TableContents, compact_arrays
 
 STRINGS = ("64-41414-0_00_000", "64-41414-1_02_333", "64-41414-3_21_102")
 NAN = float("nan")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from search_spaces import NasBench201Config, TransNasMicroConfig
-from search_spaces.tables import TableError
-from workers.base import EvaluationResult, EvaluationUnit, Split
-from workers.evaluators.tabular import (
+from across.search_spaces import NasBench201Config, TransNasMicroConfig
+from across.search_spaces.tables import TableError
+from across.workers.base import EvaluationResult, EvaluationUnit, Split
+from across.workers.evaluators.tabular import (
     TableConfig,
     TabularBenchmark,
     TabularWorker,

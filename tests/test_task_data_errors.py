@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from workers.base import TaskDataError
-from workers.tasks import TaskSourceConfig
-from workers.tasks.image_folder import ImageFolderConfig
-from workers.tasks.mini_imagenet import MiniImageNetConfig
-from workers.tasks.omniglot import VALIDATION_ALPHABETS, OmniglotConfig
+from across.workers.base import TaskDataError
+from across.workers.tasks import TaskSourceConfig
+from across.workers.tasks.image_folder import ImageFolderConfig
+from across.workers.tasks.mini_imagenet import MiniImageNetConfig
+from across.workers.tasks.omniglot import VALIDATION_ALPHABETS, OmniglotConfig
 
 CONFIG = TypeAdapter[TaskSourceConfig](TaskSourceConfig)
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import TypeAdapter
 
-from workers.base import Split, TaskBatch, TaskSource
-from workers.tasks import TaskSourceConfig
-from workers.tasks.episodes import SPLITS, ImageTasks
-from workers.tasks.image_folder import ImageFolderConfig
-from workers.tasks.mini_imagenet import list_photographs
-from workers.tasks.omniglot import VALIDATION_ALPHABETS, list_characters
+from across.workers.base import Split, TaskBatch, TaskSource
+from across.workers.tasks import TaskSourceConfig
+from across.workers.tasks.episodes import SPLITS, ImageTasks
+from across.workers.tasks.image_folder import ImageFolderConfig
+from across.workers.tasks.mini_imagenet import list_photographs
+from across.workers.tasks.omniglot import VALIDATION_ALPHABETS, list_characters
 
 CONFIG = TypeAdapter[TaskSourceConfig](TaskSourceConfig)
 NAMES = [config.model_fields["type"].default for config in get_args(get_args(TaskSourceConfig)[0])]

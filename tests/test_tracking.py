@@ -18,12 +18,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from orchestrator.run_directory import RunDirectory, fingerprint
-from orchestrator.state import Commit
-from orchestrator.tracking.commit_metrics import best_so_far, metrics_of
-from orchestrator.tracking.config import TrackingConfig, store_uri
-from orchestrator.tracking.tracker import Tracker
-from search_spaces.base import Genotype
+from across.orchestrator.run_directory import RunDirectory, fingerprint
+from across.orchestrator.state import Commit
+from across.orchestrator.tracking.commit_metrics import best_so_far, metrics_of
+from across.orchestrator.tracking.config import TrackingConfig, store_uri
+from across.orchestrator.tracking.tracker import Tracker
+from across.search_spaces.base import Genotype
 from tests.example_commits import example_commit
 from tests.killable import start_child
 
@@ -166,7 +166,7 @@ def test_a_store_that_cannot_be_opened_is_told_once(
     uri = f"sqlite:///{blocker}/mlflow.db"
     tracker = tracker_of(run, uri)
     commits = commit_generations(run, 2)
-    with caplog.at_level(logging.WARNING, "orchestrator.tracking.tracker"):
+    with caplog.at_level(logging.WARNING, "across.orchestrator.tracking.tracker"):
         assert not tracker.mirror(commits[:1])
         assert not tracker.set_status("RUNNING")
         assert [record.levelname for record in caplog.records] == ["WARNING"]

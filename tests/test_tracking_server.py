@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.run_directory import RunDirectory
-from orchestrator.tracking.config import TrackingConfig
-from orchestrator.tracking.tracker import Tracker
+from across.orchestrator.run_directory import RunDirectory
+from across.orchestrator.tracking.config import TrackingConfig
+from across.orchestrator.tracking.tracker import Tracker
 from tests.test_tracking import assert_complete, commit_generations, to_string
 
 START_SECONDS = 120
@@ -83,7 +83,7 @@ def test_the_mirror_is_complete_whenever_the_server_was_down(
     picture = tmp_path / "progress.png"
     picture.write_bytes(b"picture")
 
-    with caplog.at_level(logging.WARNING, "orchestrator.tracking.tracker"):
+    with caplog.at_level(logging.WARNING, "across.orchestrator.tracking.tracker"):
         assert not tracker.mirror(commit_generations(run, 1))
         assert not tracker.set_status("RUNNING")
         assert not tracker.log_artifact(picture, "plots")

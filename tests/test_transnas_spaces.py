@@ -11,12 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import chisquare
 
-from search_spaces import TransNasMacroConfig, TransNasMicroConfig
-from search_spaces.architecture import Architecture
-from search_spaces.base import Genotype, InvalidGenotypeError
-from search_spaces.edge_cell import EDGES
-from search_spaces.transnas_macro import TransNasMacro
-from search_spaces.transnas_micro import OPERATIONS, TransNasMicro
+from across.search_spaces import TransNasMacroConfig, TransNasMicroConfig
+from across.search_spaces.architecture import Architecture
+from across.search_spaces.base import Genotype, InvalidGenotypeError
+from across.search_spaces.edge_cell import EDGES
+from across.search_spaces.transnas_macro import TransNasMacro
+from across.search_spaces.transnas_micro import OPERATIONS, TransNasMicro
 from tests.published_counts import Counts, architecture_counts, classifier_counts, genotype_counts
 
 NUM_OUTPUTS = {"class_scene": 63, "class_object": 100, "room_layout": 9}

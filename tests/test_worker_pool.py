@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 from ray import cloudpickle
 from ray.exceptions import ObjectLostError
 
-from orchestrator.worker_pool.actor import RaisedError, describe_error
-from orchestrator.worker_pool.backlog import Backlog
-from orchestrator.worker_pool.cluster import ClusterError, NodeCapacity, WorkerShare, plan_workers
-from orchestrator.worker_pool.config import WorkersConfig
-from orchestrator.worker_pool.errors import (
+from across.orchestrator.worker_pool.actor import RaisedError, describe_error
+from across.orchestrator.worker_pool.backlog import Backlog
+from across.orchestrator.worker_pool.cluster import ClusterError, NodeCapacity, WorkerShare, plan_workers
+from across.orchestrator.worker_pool.config import WorkersConfig
+from across.orchestrator.worker_pool.errors import (
     MixedDevicesError,
     NoWorkerError,
     PoolExhaustedError,
     WorkerOutOfMemoryError,
     WorkerStartError,
 )
-from orchestrator.worker_pool.pool import WorkerPool
-from orchestrator.worker_pool.weight_store import UnknownVersionError
-from workers.base import (
+from across.orchestrator.worker_pool.pool import WorkerPool
+from across.orchestrator.worker_pool.weight_store import UnknownVersionError
+from across.workers.base import (
     EvaluationResult,
     EvaluationUnit,
     MetaResult,
@@ -300,7 +300,7 @@ def test_share_of_a_worker_follows_the_cluster() -> None:
 
 def test_address_where_nobody_answers_is_a_clear_error() -> None:
     script = """
-from orchestrator.worker_pool.cluster import ClusterError, connect
+from across.orchestrator.worker_pool.cluster import ClusterError, connect
 for address in ("127.0.0.1:9", "localhost:port", "no-such-host.invalid", "ray://127.0.0.1:10001"):
     try:
         connect(address)

@@ -16,29 +16,29 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from orchestrator.run_directory import RunDirectory
-from orchestrator.worker_pool.config import WorkersConfig
-from orchestrator.worker_pool.in_process import InProcessPool
-from search_spaces import CellConfig, LayerwiseConfig, NasBench201Config
-from search_spaces.base import SearchSpace
-from search_spaces.network import Network
-from tests.plain_meta_learning import PlainLearner, random_batch
-from workers.adaptation import InnerLoopConfig
-from workers.base import EvaluationResult, SignalResult, SignalUnit, TaskBatch, TaskSpec, Unit
-from workers.episode import Episode, prepare_episode
-from workers.evaluators.zero_cost import (
+from across.orchestrator.run_directory import RunDirectory
+from across.orchestrator.worker_pool.config import WorkersConfig
+from across.orchestrator.worker_pool.in_process import InProcessPool
+from across.search_spaces import CellConfig, LayerwiseConfig, NasBench201Config
+from across.search_spaces.base import SearchSpace
+from across.search_spaces.network import Network
+from across.workers.adaptation import InnerLoopConfig
+from across.workers.base import EvaluationResult, SignalResult, SignalUnit, TaskBatch, TaskSpec, Unit
+from across.workers.episode import Episode, prepare_episode
+from across.workers.evaluators.zero_cost import (
     SIGNALS,
     ZERO_COST_SIGNALS,
     FewStepsConfig,
     SignalsConfig,
     compute_signals,
 )
-from workers.evaluators.zero_cost.data_free import NUM_ZEN_IMAGES, ZEN_SEED, ZEN_SHIFT
-from workers.model import Model, Path
-from workers.objectives import OBJECTIVES
-from workers.objectives.classification import Classification
-from workers.supernet_worker import ComputeSettings, SupernetWorker, make_supernet_worker
-from workers.tasks.glyphs import GlyphsConfig
+from across.workers.evaluators.zero_cost.data_free import NUM_ZEN_IMAGES, ZEN_SEED, ZEN_SHIFT
+from across.workers.model import Model, Path
+from across.workers.objectives import OBJECTIVES
+from across.workers.objectives.classification import Classification
+from across.workers.supernet_worker import ComputeSettings, SupernetWorker, make_supernet_worker
+from across.workers.tasks.glyphs import GlyphsConfig
+from tests.plain_meta_learning import PlainLearner, random_batch
 
 SPEC = TaskSpec((2, 8, 8), num_ways=3, num_shots=2, num_queries=3, objective="classification")
 NUM_IMAGES = 9

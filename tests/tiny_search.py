@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.run_config import RunConfig
+from across.orchestrator.config.run_config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY: dict[str, Any] = {
@@ -95,7 +95,7 @@ def die_around(place: str, count: int, when: str) -> None:
 
 
 def main() -> None:
-    from orchestrator.search import run_search
+    from across.orchestrator.search import run_search
 
     run_dir, address, changes, *kill = sys.argv[1:]
     if kill:

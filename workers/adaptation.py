@@ -23,8 +23,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from search_spaces.architecture import Shape
-from search_spaces.base import Config
+from across.search_spaces.architecture import Shape
+from across.search_spaces.base import Config
 
 TaskLosses = Callable[[Mapping[str, Tensor]], Tensor]
 """Fast weights by name, (T, *shape) each -> the support loss of each task, (T,)."""

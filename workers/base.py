@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.base import Genotype, InputShape
+from across.search_spaces.base import Genotype, InputShape
+from across.search_spaces.errors import AcrossError
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,7 @@ class Purpose(IntEnum):
     TEST_TASKS = 5
 
 
-class TaskDataError(ValueError):
+class TaskDataError(AcrossError):
     """A task source's data is missing, broken or too small; says which file and what is needed."""
 
 

@@ -9,10 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from search_spaces.supernet import fold_tasks
-from workers.adaptation import FastWeights
-from workers.base import TaskBatch
-from workers.model import RATE_PREFIX, Model, Path, slices
+from across.search_spaces.supernet import fold_tasks
+from across.workers.adaptation import FastWeights
+from across.workers.base import TaskBatch
+from across.workers.model import RATE_PREFIX, Model, Path, slices
 
 
 @dataclass(frozen=True)

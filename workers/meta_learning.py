@@ -14,9 +14,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from workers.adaptation import FastWeights, adapt, inner_steps
-from workers.episode import Episode
-from workers.model import RATE_PREFIX
+from across.workers.adaptation import FastWeights, adapt, inner_steps
+from across.workers.episode import Episode
+from across.workers.model import RATE_PREFIX
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from search_spaces.architecture import Architecture, Shape
-from search_spaces.base import Genotype, SearchSpace
-from search_spaces.constrained import cost_with_head
-from search_spaces.parameters import ParameterIndex
-from search_spaces.supernet import features
-from workers.adaptation import InnerLoopConfig
-from workers.base import Purpose, TaskSpec
-from workers.objectives import OBJECTIVES
-from workers.objectives.base import Objective
+from across.search_spaces.architecture import Architecture, Shape
+from across.search_spaces.base import Genotype, SearchSpace
+from across.search_spaces.constrained import cost_with_head
+from across.search_spaces.parameters import ParameterIndex
+from across.search_spaces.supernet import features
+from across.workers.adaptation import InnerLoopConfig
+from across.workers.base import Purpose, TaskSpec
+from across.workers.objectives import OBJECTIVES
+from across.workers.objectives.base import Objective
 
 MAX_REMEMBERED_PATHS = 4096
 RATE_PREFIX = "inner_lr_factor."

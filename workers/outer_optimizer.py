@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from search_spaces.base import Config
+from across.search_spaces.base import Config
 
 Vector = NDArray[np.float32]
 """(size,)"""

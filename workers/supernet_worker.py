@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workers.allocator import keep_freed_memory
-from workers.base import (
+from across.workers.allocator import keep_freed_memory
+from across.workers.base import (
     EvaluationResult,
     EvaluationUnit,
     MetaResult,
@@ -28,12 +28,12 @@ from workers.base import (
     UnitResult,
     WorkerDescription,
 )
-from workers.episode import Episode, prepare_episode
-from workers.evaluators.few_shot import evaluate_few_shot
-from workers.evaluators.zero_cost import SignalsConfig, compute_signals
-from workers.meta_learning import ShardGradient, meta_gradient, reptile_gradient
-from workers.model import Model
-from workers.tasks import TaskSourceConfig
+from across.workers.episode import Episode, prepare_episode
+from across.workers.evaluators.few_shot import evaluate_few_shot
+from across.workers.evaluators.zero_cost import SignalsConfig, compute_signals
+from across.workers.meta_learning import ShardGradient, meta_gradient, reptile_gradient
+from across.workers.model import Model
+from across.workers.tasks import TaskSourceConfig
 
 MAX_CACHED_BYTES = {"cpu": 2**29, "cuda": 2**31}
 """Memory for chunks of tasks on the device: all individuals meet the same ones at one version of the weights."""

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli.fetching import fetch
-from orchestrator.cli.inspecting import status, validate
-from orchestrator.cli.interruption import exit_code, leave, take_signals, was_interrupted
-from orchestrator.cli.measuring import evaluate
-from orchestrator.cli.mirroring import mirror, ui
-from orchestrator.cli.searching import resume, search
-from orchestrator.cli.tables import tables
+from across.orchestrator.cli.fetching import fetch
+from across.orchestrator.cli.inspecting import status, validate
+from across.orchestrator.cli.interruption import exit_code, leave, take_signals, was_interrupted
+from across.orchestrator.cli.measuring import evaluate
+from across.orchestrator.cli.mirroring import mirror, ui
+from across.orchestrator.cli.searching import resume, search
+from across.orchestrator.cli.tables import tables
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from orchestrator.config.checks import SearchParts
-from orchestrator.config.run_config import RunConfig
-from orchestrator.problem import FewShotProblem
-from search_spaces.base import SearchSpace
-from search_spaces.constrained import Constrained
-from workers.base import TaskSource
-from workers.evaluators.tabular import TableConfig
-from workers.tasks.episodes import SPLITS, ImageTasks
+from across.orchestrator.config.checks import SearchParts
+from across.orchestrator.config.run_config import RunConfig
+from across.orchestrator.problem import FewShotProblem
+from across.search_spaces.base import SearchSpace
+from across.search_spaces.constrained import Constrained
+from across.workers.base import TaskSource
+from across.workers.evaluators.tabular import TableConfig
+from across.workers.tasks.episodes import SPLITS, ImageTasks
 
 
 def describe(config: RunConfig, parts: SearchParts) -> Iterator[tuple[str, str]]:

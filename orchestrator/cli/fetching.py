@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.outcomes import explained
+from across.orchestrator.cli.outcomes import explained
 
 DATA_FOLDER = Path("data")
 
@@ -24,7 +24,7 @@ def fetch(dataset: str, into: Path | None) -> None:
 
     The originals come from where their authors publish them, and are checked against their digests.
     """
-    from orchestrator.dataset_download import fetch_mini_imagenet, fetch_omniglot
+    from across.orchestrator.dataset_download import fetch_mini_imagenet, fetch_omniglot
 
     fetchers = {"omniglot": fetch_omniglot, "mini_imagenet": fetch_mini_imagenet}
     click.echo(fetchers[dataset](into or DATA_FOLDER / dataset).message)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.outcomes import complain, explained
-from orchestrator.cli.runs import find_run, run_folders, run_status, runs_dir_option, set_option
+from across.orchestrator.cli.outcomes import complain, explained
+from across.orchestrator.cli.runs import find_run, run_folders, run_status, runs_dir_option, set_option
 
 
 @click.command()
@@ -21,8 +21,8 @@ def status(run: str | None, runs_dir: Path) -> None:
     """
     from rich.console import Console
 
-    from orchestrator.progress import render_status, render_status_table
-    from orchestrator.run_directory.durable_files import RunDirectoryError
+    from across.orchestrator.progress import render_status, render_status_table
+    from across.orchestrator.run_directory.durable_files import RunDirectoryError
 
     console = Console()
     if run is not None:
@@ -49,9 +49,9 @@ def validate(config: Path, overrides: tuple[str, ...]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from orchestrator.cli.description import describe
-    from orchestrator.config.checks import validate_config
-    from orchestrator.config.loading import load_config
+    from across.orchestrator.cli.description import describe
+    from across.orchestrator.config.checks import validate_config
+    from across.orchestrator.config.loading import load_config
 
     loaded = load_config(config, overrides)
     table = Table.grid(padding=(0, 2))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.interruption import take_signals
-from orchestrator.cli.outcomes import explained
-from orchestrator.cli.runs import address_option, best_genotype, find_run, notation
+from across.orchestrator.cli.interruption import take_signals
+from across.orchestrator.cli.outcomes import explained
+from across.orchestrator.cli.runs import address_option, best_genotype, find_run, notation
 
 if TYPE_CHECKING:
-    from orchestrator.config.run_config import RunConfig
+    from across.orchestrator.config.run_config import RunConfig
 
 
 @click.command()
@@ -31,10 +31,10 @@ def evaluate(run: str, genotype: str | None, num_tasks: int, address: str | None
     """
     from rich.console import Console
 
-    from orchestrator.progress import make_progress
-    from orchestrator.search import evaluate_genotype, load_run
-    from orchestrator.statistics import mean_and_interval
-    from orchestrator.worker_pool.cluster import connect
+    from across.orchestrator.progress import make_progress
+    from across.orchestrator.search import evaluate_genotype, load_run
+    from across.orchestrator.statistics import mean_and_interval
+    from across.orchestrator.worker_pool.cluster import connect
 
     place = find_run(run)
     directory, config = load_run(place)
@@ -64,8 +64,8 @@ def evaluate(run: str, genotype: str | None, num_tasks: int, address: str | None
 
 def _look_up(config: RunConfig, genotype: str) -> Iterator[str]:
     """The genotype, and what the table says of it."""
-    from orchestrator.cli.summary import score_in_table
-    from orchestrator.problem import TabularProblem, build_problem
+    from across.orchestrator.cli.summary import score_in_table
+    from across.orchestrator.problem import TabularProblem, build_problem
 
     problem = build_problem(config)
     assert isinstance(problem, TabularProblem)

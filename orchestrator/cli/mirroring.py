@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.outcomes import STOPPED, complain, explained
-from orchestrator.cli.runs import find_run, notation, run_status, runs_dir_option
+from across.orchestrator.cli.outcomes import STOPPED, complain, explained
+from across.orchestrator.cli.runs import find_run, notation, run_status, runs_dir_option
+from across.search_spaces.errors import AcrossError
 
 HOST = "127.0.0.1"
 RUNS_PAGE = "#/experiments?workflowType=machine_learning"
@@ -23,7 +24,7 @@ _SERVER_SETTINGS = {
 }
 
 
-class UserInterfaceError(ValueError):
+class UserInterfaceError(AcrossError):
     """MLflow's interface cannot be opened; says why."""
 
 
@@ -37,11 +38,11 @@ def mirror(run: str) -> None:
     """
     from pydantic import TypeAdapter
 
-    from orchestrator.objectives import objectives_of
-    from orchestrator.run_directory import RunDirectory
-    from orchestrator.strategies import StrategyConfig
-    from orchestrator.tracking.config import TrackingConfig
-    from orchestrator.tracking.tracker import Tracker
+    from across.orchestrator.objectives import objectives_of
+    from across.orchestrator.run_directory import RunDirectory
+    from across.orchestrator.strategies import StrategyConfig
+    from across.orchestrator.tracking.config import TrackingConfig
+    from across.orchestrator.tracking.tracker import Tracker
 
     place = find_run(run)
     directory = RunDirectory.open(place)
@@ -70,7 +71,7 @@ def ui(port: int, runs_dir: Path) -> None:
     It shows the store that searches in the runs folder write to unless their config names another, on this machine
     only.
     """
-    from orchestrator.tracking.config import TrackingConfig, artifact_location, store_uri
+    from across.orchestrator.tracking.config import TrackingConfig, artifact_location, store_uri
 
     uri = store_uri(TrackingConfig(), runs_dir)
     if uri.startswith(("http://", "https://")):

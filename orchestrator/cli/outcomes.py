@@ -16,12 +16,12 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.interruption import exit_code
-from orchestrator.worker_pool.errors import PoolError
+from across.orchestrator.cli.interruption import exit_code
+from across.orchestrator.worker_pool.errors import PoolError
+from across.search_spaces.errors import AcrossError
 
 STOPPED, BAD_INPUT = 1, 2
 
-_PACKAGES = frozenset({"search_spaces", "workers", "orchestrator"})
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -30,9 +30,7 @@ def explained() -> Iterator[None]:
     """Around a command: end it with a message where it fails as expected."""
     try:
         yield
-    except ValueError as error:
-        if not _is_ours(error):
-            raise
+    except AcrossError as error:
         complain(str(error))
         raise SystemExit(BAD_INPUT) from error
     except KeyboardInterrupt as error:
@@ -45,7 +43,7 @@ def resumable(run_dir: Path) -> Iterator[None]:
     """Around a search: where it stops but can go on, say how."""
     try:
         yield
-    except ValueError as error:
+    except AcrossError as error:
         if not isinstance(error, PoolError) and not _is_full_disk(error):
             raise
         complain(str(error))
@@ -62,12 +60,7 @@ def complain(message: str) -> None:
     click.echo("error: " + message.replace("\n", "\n       "), err=True)
 
 
-def _is_ours(error: ValueError) -> bool:
-    """Whether the error is of a class of this project, made to be read by users."""
-    return type(error).__module__.partition(".")[0] in _PACKAGES
-
-
-def _is_full_disk(error: ValueError) -> bool:
+def _is_full_disk(error: AcrossError) -> bool:
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_SPACE
 
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from across.search_spaces.errors import AcrossError
+
 if TYPE_CHECKING:
-    from orchestrator.progress import RunPhase, RunStatus
-    from orchestrator.state import Commit
-    from search_spaces.base import SearchSpace
+    from across.orchestrator.progress import RunPhase, RunStatus
+    from across.orchestrator.state import Commit
+    from across.search_spaces.base import SearchSpace
 
 RUNS_FOLDER = Path("runs")
 
@@ -40,7 +42,7 @@ set_option = click.option(
 )
 
 
-class UnknownRunError(ValueError):
+class UnknownRunError(AcrossError):
     """There is no run of this name; says which there are."""
 
 
@@ -68,8 +70,8 @@ def notation(settings: dict[str, Any]) -> SearchSpace:
     """
     from pydantic import TypeAdapter
 
-    from search_spaces import SpaceConfig
-    from search_spaces.base import NOTATION_SHAPE
+    from across.search_spaces import SpaceConfig
+    from across.search_spaces.base import NOTATION_SHAPE
 
     config: SpaceConfig = TypeAdapter[SpaceConfig](SpaceConfig).validate_python(settings["space"])
     return config.build(NOTATION_SHAPE)
@@ -77,7 +79,7 @@ def notation(settings: dict[str, Any]) -> SearchSpace:
 
 def best_genotype(settings: dict[str, Any], commits: Sequence[Commit]) -> str:
     """The string of the genotype that is best by now; empty before the first generation."""
-    from orchestrator.finalists import choose_finalists
+    from across.orchestrator.finalists import choose_finalists
 
     space = notation(settings)
     num_generations = settings["test"]["num_last_generations"]
@@ -87,8 +89,8 @@ def best_genotype(settings: dict[str, Any], commits: Sequence[Commit]) -> str:
 
 def run_status(run_dir: Path) -> RunStatus:
     """The state of a run; raises `RunDirectoryError`."""
-    from orchestrator.progress import RunStatus, summarize_generations
-    from orchestrator.run_directory import RunDirectory, fingerprint
+    from across.orchestrator.progress import RunStatus, summarize_generations
+    from across.orchestrator.run_directory import RunDirectory, fingerprint
 
     run = RunDirectory.open(run_dir)
     commits = run.commits()
@@ -106,7 +108,7 @@ def run_status(run_dir: Path) -> RunStatus:
 
 
 def _phase(run_dir: Path, settings: dict[str, Any], commits: Sequence[Commit]) -> RunPhase:
-    from orchestrator.state import is_finished
+    from across.orchestrator.state import is_finished
 
     if _is_locked(run_dir / "lock"):
         return "running"

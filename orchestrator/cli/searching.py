@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.interruption import take_signals
-from orchestrator.cli.outcomes import explained, resumable
-from orchestrator.cli.runs import RUNS_FOLDER, address_option, find_run, set_option
+from across.orchestrator.cli.interruption import take_signals
+from across.orchestrator.cli.outcomes import explained, resumable
+from across.orchestrator.cli.runs import RUNS_FOLDER, address_option, find_run, set_option
 
 if TYPE_CHECKING:
-    from orchestrator.config.run_config import RunConfig
-    from orchestrator.progress import Progress
-    from orchestrator.search import SearchOutcome
-    from orchestrator.state import Commit
+    from across.orchestrator.config.run_config import RunConfig
+    from across.orchestrator.progress import Progress
+    from across.orchestrator.search import SearchOutcome
+    from across.orchestrator.state import Commit
 
 
 @click.command()
@@ -33,16 +33,16 @@ def search(config: Path, overrides: tuple[str, ...], run_dir: Path | None, addre
 
     Where the run directory holds a search of the same config already, it goes on with that.
     """
-    from orchestrator.config.checks import validate_config
-    from orchestrator.config.loading import check_resume_overrides, load_config
-    from orchestrator.run_directory import RunDirectory
+    from across.orchestrator.config.checks import validate_config
+    from across.orchestrator.config.loading import check_resume_overrides, load_config
+    from across.orchestrator.run_directory import RunDirectory
 
     loaded = load_config(config, overrides)
     place = (run_dir or RUNS_FOLDER / loaded.name).absolute()
     validate_config(loaded, origin=str(config), is_new=not RunDirectory.exists(place))
     with resumable(place):
-        from orchestrator.config.resolution import resolve_as
-        from orchestrator.search import load_run, run_search
+        from across.orchestrator.config.resolution import resolve_as
+        from across.orchestrator.search import load_run, run_search
 
         if RunDirectory.exists(place):
             _, stored = load_run(place)
@@ -63,9 +63,9 @@ def resume(run: str, overrides: tuple[str, ...], address: str | None) -> None:
     RUN is a run directory or a name in runs/. What does not decide which search it is can be changed, such as
     --set workers.num_workers=2 or --set search.num_generations=50.
     """
-    from orchestrator.config.checks import validate_config
-    from orchestrator.config.loading import check_resume_overrides, with_overrides
-    from orchestrator.search import load_run, resume_search
+    from across.orchestrator.config.checks import validate_config
+    from across.orchestrator.config.loading import check_resume_overrides, with_overrides
+    from across.orchestrator.search import load_run, resume_search
 
     place = find_run(run)
     _, config = load_run(place)
@@ -84,9 +84,9 @@ def _prepare(config: RunConfig, run_dir: Path, address: str | None) -> Progress:
     """
     from rich.console import Console
 
-    from orchestrator.progress import make_progress
-    from orchestrator.state import is_finished
-    from orchestrator.worker_pool.cluster import connect
+    from across.orchestrator.progress import make_progress
+    from across.orchestrator.state import is_finished
+    from across.orchestrator.worker_pool.cluster import connect
 
     commits = _commits(run_dir)
     if not is_finished(commits, **dict(config.search)):
@@ -104,7 +104,7 @@ def _prepare(config: RunConfig, run_dir: Path, address: str | None) -> Progress:
 
 def _commits(run_dir: Path) -> tuple[Commit, ...]:
     """Those of a run that is there; raises `RunDirectoryError` if it is damaged or in use."""
-    from orchestrator.run_directory import RunDirectory
+    from across.orchestrator.run_directory import RunDirectory
 
     if not RunDirectory.exists(run_dir):
         return ()
@@ -117,8 +117,8 @@ def _show(outcome: SearchOutcome, config: RunConfig) -> None:
     """What the search found."""
     from rich.console import Console
 
-    from orchestrator.cli.summary import summarize
-    from orchestrator.progress import render_summary
+    from across.orchestrator.cli.summary import summarize
+    from across.orchestrator.progress import render_summary
 
     console = Console()
     summary = summarize(outcome, config)

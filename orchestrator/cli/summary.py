@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.config.run_config import RunConfig
-from orchestrator.objectives import fronts, objectives_of
-from orchestrator.problem import TabularProblem, build_problem
-from orchestrator.progress import SearchSummary, TableScore
-from orchestrator.search import SearchOutcome
-from orchestrator.state import SearchState
-from orchestrator.statistics import mean_and_interval
-from search_spaces.base import Genotype, SearchSpace
-from workers.evaluators.tabular import TabularBenchmark, ranks
+from across.orchestrator.config.run_config import RunConfig
+from across.orchestrator.objectives import fronts, objectives_of
+from across.orchestrator.problem import TabularProblem, build_problem
+from across.orchestrator.progress import SearchSummary, TableScore
+from across.orchestrator.search import SearchOutcome
+from across.orchestrator.state import SearchState
+from across.orchestrator.statistics import mean_and_interval
+from across.search_spaces.base import Genotype, SearchSpace
+from across.workers.evaluators.tabular import TabularBenchmark, ranks
 
 
 def summarize(outcome: SearchOutcome, config: RunConfig) -> SearchSummary | None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.outcomes import explained
+from across.orchestrator.cli.outcomes import explained
 
 if TYPE_CHECKING:
-    from search_spaces.tables import BenchmarkTable
+    from across.search_spaces.tables import BenchmarkTable
 
 TABLES_FOLDER = Path("data/tables")
 
@@ -37,7 +37,7 @@ def import_(file: Path, into: Path, force: bool) -> None:
     FILE is transnas-bench_v10141024.pth or NAS-Bench-201-v1_1-096897.pth (or v1_0-e61699), as its authors publish it.
     Nothing in it is run. It is read as a whole: that takes minutes, and about seven times its size in memory.
     """
-    from orchestrator.table_import import import_table
+    from across.orchestrator.table_import import import_table
 
     for path in import_table(file, into, replace=force):
         click.echo(path)
@@ -51,7 +51,7 @@ def show(file: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from search_spaces.tables import open_table
+    from across.search_spaces.tables import open_table
 
     table = open_table(file)
     console = Console()

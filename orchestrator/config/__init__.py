@@ -8,8 +8,8 @@ checks.py       data that is there, architectures within the limits
 resolution.py   automatic choices, made once
 """
 
-from orchestrator.config.errors import ConfigError
-from orchestrator.config.loading import load_config
-from orchestrator.config.run_config import RunConfig
+from across.orchestrator.config.errors import ConfigError
+from across.orchestrator.config.loading import load_config
+from across.orchestrator.config.run_config import RunConfig
 
 __all__ = ["ConfigError", "RunConfig", "load_config"]

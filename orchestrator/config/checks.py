@@ -12,20 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.config.errors import ConfigError
-from orchestrator.config.run_config import RunConfig, TaskShapeError, build_sources, build_space
-from orchestrator.problem import Problem, build_problem
-from orchestrator.run_directory import RunDirectory, RunDirectoryError
-from orchestrator.schedules import GenerationsConfig
-from orchestrator.strategies.base import SteadyStrategy, Strategy
-from orchestrator.strategies.fixed import FixedConfig
-from orchestrator.strategies.guidance.candidates import SpaceNotEnumerableError
-from orchestrator.strategies.predictor_guided import PredictorGuidedConfig
-from search_spaces.base import ConstraintError, InvalidGenotypeError
-from search_spaces.layerwise import InputTooSmallError
-from search_spaces.tables import TableError
-from workers.base import TaskDataError, TaskSource
-from workers.predictors.dele import DeleConfig, EncoderError
+from across.orchestrator.config.errors import ConfigError
+from across.orchestrator.config.run_config import RunConfig, TaskShapeError, build_sources, build_space
+from across.orchestrator.problem import Problem, build_problem
+from across.orchestrator.run_directory import RunDirectory, RunDirectoryError
+from across.orchestrator.schedules import GenerationsConfig
+from across.orchestrator.strategies.base import SteadyStrategy, Strategy
+from across.orchestrator.strategies.fixed import FixedConfig
+from across.orchestrator.strategies.guidance.candidates import SpaceNotEnumerableError
+from across.orchestrator.strategies.predictor_guided import PredictorGuidedConfig
+from across.search_spaces.base import ConstraintError, InvalidGenotypeError
+from across.search_spaces.layerwise import InputTooSmallError
+from across.search_spaces.tables import TableError
+from across.workers.base import TaskDataError, TaskSource
+from across.workers.predictors.dele import DeleConfig, EncoderError
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator.config.errors import ConfigError, shown
+from across.orchestrator.config.errors import ConfigError, shown
 
 OVERRIDE = "--set"
 """Where a problem comes from that is not in the file."""

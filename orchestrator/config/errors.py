@@ -10,14 +10,15 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.config.run_config import RunConfig
+from across.orchestrator.config.run_config import RunConfig
+from across.search_spaces.errors import AcrossError
 
 Key = tuple[str | int, ...]
 
 _SHOWN_LENGTH = 60
 
 
-class ConfigError(ValueError):
+class ConfigError(AcrossError):
     """A configuration that cannot be used; its text has one line a problem."""
 
     def __init__(self, problems: Sequence[str]) -> None:

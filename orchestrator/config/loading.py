@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from orchestrator.config.document import OVERRIDE, override, read_document
-from orchestrator.config.errors import ConfigError, explain, shown
-from orchestrator.config.run_config import RunConfig
-from search_spaces.base import Config
+from across.orchestrator.config.document import OVERRIDE, override, read_document
+from across.orchestrator.config.errors import ConfigError, explain, shown
+from across.orchestrator.config.run_config import RunConfig
+from across.search_spaces.base import Config
 
 Section = TypeVar("Section", bound=Config)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from platform import python_version
 
-from orchestrator.config.run_config import RunConfig
+from across.orchestrator.config.run_config import RunConfig
 
 TASKS_PER_CHUNK = {"cpu": 4, "cuda": 64}
 """Few enough for a CPU's caches; enough to fill a GPU with few-shot networks."""

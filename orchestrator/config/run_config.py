@@ -7,21 +7,22 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from orchestrator.schedules import GenerationsConfig, ScheduleConfig
-from orchestrator.strategies import StrategyConfig
-from orchestrator.strategies.predictor_guided import PredictorGuidedConfig
-from orchestrator.tracking.config import TrackingConfig
-from orchestrator.worker_pool.config import WorkersConfig
-from search_spaces import SpaceConfig
-from search_spaces.base import Config, InputShape, SearchSpace
-from search_spaces.constrained import Constrained
-from workers.adaptation import InnerLoopConfig
-from workers.base import TaskSource
-from workers.evaluators.tabular import TableConfig
-from workers.model import Model
-from workers.objectives import OBJECTIVES
-from workers.outer_optimizer import OuterOptimizerConfig
-from workers.tasks import TaskSourceConfig
+from across.orchestrator.schedules import GenerationsConfig, ScheduleConfig
+from across.orchestrator.strategies import StrategyConfig
+from across.orchestrator.strategies.predictor_guided import PredictorGuidedConfig
+from across.orchestrator.tracking.config import TrackingConfig
+from across.orchestrator.worker_pool.config import WorkersConfig
+from across.search_spaces import SpaceConfig
+from across.search_spaces.base import Config, InputShape, SearchSpace
+from across.search_spaces.constrained import Constrained
+from across.search_spaces.errors import AcrossError
+from across.workers.adaptation import InnerLoopConfig
+from across.workers.base import TaskSource
+from across.workers.evaluators.tabular import TableConfig
+from across.workers.model import Model
+from across.workers.objectives import OBJECTIVES
+from across.workers.outer_optimizer import OuterOptimizerConfig
+from across.workers.tasks import TaskSourceConfig
 
 
 class ConstraintsConfig(Config):
@@ -230,7 +231,7 @@ def build_sources(config: RunConfig) -> tuple[TaskSource, ...]:
     return sources
 
 
-class TaskShapeError(ValueError):
+class TaskShapeError(AcrossError):
     """Task sources whose images do not fit into one supernet."""
 
 

@@ -12,10 +12,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 from matplotlib.path import Path as Curve
 
-from orchestrator.plots import style
-from orchestrator.plots.boxes import Box, BoxKind, Link, boxes_of
-from orchestrator.plots.placement import FONT_SIZE, Place, Placement, Size, place_boxes
-from search_spaces.architecture import Architecture
+from across.orchestrator.plots import style
+from across.orchestrator.plots.boxes import Box, BoxKind, Link, boxes_of
+from across.orchestrator.plots.placement import FONT_SIZE, Place, Placement, Size, place_boxes
+from across.search_spaces.architecture import Architecture
 
 _COLORS: dict[BoxKind, str] = {
     "convolution": style.BLUE,

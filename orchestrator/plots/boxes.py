@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, TypeAlias
 
-from search_spaces.architecture import (
+from across.search_spaces.architecture import (
     Architecture,
     Conv,
     Edge,

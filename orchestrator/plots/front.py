@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.objectives import Objective, costs, fronts
-from orchestrator.plots import style
-from orchestrator.state import Commit
+from across.orchestrator.objectives import Objective, costs, fronts
+from across.orchestrator.plots import style
+from across.orchestrator.state import Commit
 
 
 def plot_front(commits: Sequence[Commit], objectives: Sequence[Objective], path: Path) -> None:

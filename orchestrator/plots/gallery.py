@@ -7,13 +7,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.finalists import choose_finalists
-from orchestrator.objectives import Objective
-from orchestrator.plots import plot_architecture, plot_front, plot_genealogy, plot_progress
-from orchestrator.run_directory import RunDirectoryError
-from orchestrator.state import Commit
-from orchestrator.tracking.tracker import Tracker
-from search_spaces.base import SearchSpace
+from across.orchestrator.finalists import choose_finalists
+from across.orchestrator.objectives import Objective
+from across.orchestrator.plots import plot_architecture, plot_front, plot_genealogy, plot_progress
+from across.orchestrator.run_directory import RunDirectoryError
+from across.orchestrator.state import Commit
+from across.orchestrator.tracking.tracker import Tracker
+from across.search_spaces.base import SearchSpace
 
 REDRAW_SECONDS = 60.0
 """Drawing takes seconds; a search of short generations must not wait for it every time."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-from orchestrator.plots import style
-from orchestrator.state import Commit
+from across.orchestrator.plots import style
+from across.orchestrator.state import Commit
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from itertools import accumulate, pairwise
 from math import ceil
 from typing import TypeAlias
 
-from orchestrator.plots.boxes import Box, Link
-from orchestrator.plots.layout import Layout, layered_layout
+from across.orchestrator.plots.boxes import Box, Link
+from across.orchestrator.plots.layout import Layout, layered_layout
 
 Place: TypeAlias = tuple[float, float]
 """x and y in points."""

@@ -9,9 +9,13 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from orchestrator.plots import style
-from orchestrator.progress.generation_summary import GenerationSummary, finite_values, summarize_generations
-from orchestrator.state import Commit
+from across.orchestrator.plots import style
+from across.orchestrator.progress.generation_summary import (
+    GenerationSummary,
+    finite_values,
+    summarize_generations,
+)
+from across.orchestrator.state import Commit
 
 _MAX_MARKED = 40
 """With more generations than this, lines go without a marker a generation."""

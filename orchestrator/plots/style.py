@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from orchestrator.run_directory.durable_files import explained_writes, replace_file
+from across.orchestrator.run_directory.durable_files import explained_writes, replace_file
 
 DOTS_PER_INCH = 200
 WIDTH = 8.0

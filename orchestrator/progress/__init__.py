@@ -1,8 +1,8 @@
 """What a search shows: progress while it runs, its summary at the end, the state of runs."""
 
-from orchestrator.progress.displays import LiveProgress, PlainProgress, Progress, make_progress
-from orchestrator.progress.generation_summary import GenerationSummary, summarize_generations
-from orchestrator.progress.reports import (
+from across.orchestrator.progress.displays import LiveProgress, PlainProgress, Progress, make_progress
+from across.orchestrator.progress.generation_summary import GenerationSummary, summarize_generations
+from across.orchestrator.progress.reports import (
     RunPhase,
     RunStatus,
     SearchSummary,

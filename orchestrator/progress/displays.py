@@ -14,15 +14,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.progress.formats import format_fitness, format_rate, format_seconds, format_share
-from orchestrator.progress.generation_summary import (
+from across.orchestrator.progress.formats import format_fitness, format_rate, format_seconds, format_share
+from across.orchestrator.progress.generation_summary import (
     GenerationSummary,
     finite_values,
     summarize_generation,
     summarize_generations,
 )
-from orchestrator.progress.pace import Clock, Pace
-from orchestrator.state import Commit, table_ranks
+from across.orchestrator.progress.pace import Clock, Pace
+from across.orchestrator.state import Commit, table_ranks
 
 _NUM_ROWS = 8
 _REFRESH_SECONDS = 0.1

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 from statistics import fmean
 
-from orchestrator.forecasts import kendall_tau, newest
-from orchestrator.state import Commit
+from across.orchestrator.forecasts import kendall_tau, newest
+from across.orchestrator.state import Commit
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from math import fsum, inf
 from statistics import fmean
 from typing import TypeAlias
 
-from orchestrator.progress.generation_summary import GenerationSummary
+from across.orchestrator.progress.generation_summary import GenerationSummary
 
 Clock: TypeAlias = Callable[[], float]
 """Monotonic seconds."""

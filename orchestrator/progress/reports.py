@@ -12,8 +12,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.progress.displays import generation_table
-from orchestrator.progress.formats import (
+from across.orchestrator.progress.displays import generation_table
+from across.orchestrator.progress.formats import (
     MISSING,
     format_count,
     format_fitness,
@@ -21,7 +21,7 @@ from orchestrator.progress.formats import (
     format_seconds,
     format_share,
 )
-from orchestrator.progress.generation_summary import GenerationSummary
+from across.orchestrator.progress.generation_summary import GenerationSummary
 
 RunPhase: TypeAlias = Literal["running", "finished", "interrupted"]
 

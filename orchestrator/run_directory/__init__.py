@@ -14,11 +14,11 @@ A commit is there when its journal file is there. Its weights are written before
 are removed after, so that a process may die between any two steps.
 """
 
-from orchestrator.run_directory.directory import RunDirectory
-from orchestrator.run_directory.durable_files import RunDirectoryError
-from orchestrator.run_directory.journal import JournalConflictError, Segment, fingerprint
-from orchestrator.run_directory.lock import RunInUseError
-from orchestrator.run_directory.spool import Checkpoint
+from across.orchestrator.run_directory.directory import RunDirectory
+from across.orchestrator.run_directory.durable_files import RunDirectoryError
+from across.orchestrator.run_directory.journal import JournalConflictError, Segment, fingerprint
+from across.orchestrator.run_directory.lock import RunInUseError
+from across.orchestrator.run_directory.spool import Checkpoint
 
 __all__ = [
     "Checkpoint",

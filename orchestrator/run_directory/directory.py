@@ -13,26 +13,26 @@ from uuid import uuid4
 import yaml
 from numpy.typing import NDArray
 
-from orchestrator.run_directory.durable_files import (
+from across.orchestrator.run_directory.durable_files import (
     RunDirectoryError,
     create_file,
     explained_writes,
     remove_temporaries,
 )
-from orchestrator.run_directory.earlier_scores import EarlierScores
-from orchestrator.run_directory.journal import Journal, Segment
-from orchestrator.run_directory.lock import locked
-from orchestrator.run_directory.pretraining import Pretraining
-from orchestrator.run_directory.saved_weights import (
+from across.orchestrator.run_directory.earlier_scores import EarlierScores
+from across.orchestrator.run_directory.journal import Journal, Segment
+from across.orchestrator.run_directory.lock import locked
+from across.orchestrator.run_directory.pretraining import Pretraining
+from across.orchestrator.run_directory.saved_weights import (
     TensorFileError,
     Tensors,
     load_tensors,
     save_tensors,
     weights_digest,
 )
-from orchestrator.run_directory.sealed_json import SealError, seal, unseal
-from orchestrator.run_directory.spool import Checkpoint, Spool, SpooledResult
-from orchestrator.state import Commit
+from across.orchestrator.run_directory.sealed_json import SealError, seal, unseal
+from across.orchestrator.run_directory.spool import Checkpoint, Spool, SpooledResult
+from across.orchestrator.state import Commit
 
 _HEADER = """\
 # Written by across; do not edit.

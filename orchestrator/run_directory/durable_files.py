@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from across.search_spaces.errors import AcrossError
+
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
-class RunDirectoryError(ValueError):
+class RunDirectoryError(AcrossError):
     """A run directory cannot be used as asked; says which file, what is wrong with it and what to do."""
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from orchestrator.run_directory.durable_files import RunDirectoryError, replace_file
-from orchestrator.run_directory.sealed_json import SealError, read_sealed, sealed_bytes
+from across.orchestrator.run_directory.durable_files import RunDirectoryError, replace_file
+from across.orchestrator.run_directory.sealed_json import SealError, read_sealed, sealed_bytes
 
 ScoresOfRuns: TypeAlias = Mapping[str, Mapping[str, float]]
 """By the run's name and the genotype's string, in the order in which they were evaluated."""

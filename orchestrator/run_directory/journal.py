@@ -15,9 +15,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.run_directory.durable_files import RunDirectoryError, create_file
-from orchestrator.run_directory.sealed_json import SealError, canonical_json, read_sealed, sealed_bytes
-from orchestrator.state import Commit, commit_from_json, commit_to_json, reproducible_part
+from across.orchestrator.run_directory.durable_files import RunDirectoryError, create_file
+from across.orchestrator.run_directory.sealed_json import SealError, canonical_json, read_sealed, sealed_bytes
+from across.orchestrator.state import Commit, commit_from_json, commit_to_json, reproducible_part
 
 _COMMIT_NAME = re.compile(r"(\d{6,})\.json")
 _SEGMENT_NAME = re.compile(r"(\d{6,})\.settings(?:\.(\d+))?\.json")

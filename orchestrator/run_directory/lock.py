@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.run_directory.durable_files import RunDirectoryError, explained_writes, write_fully
+from across.orchestrator.run_directory.durable_files import RunDirectoryError, explained_writes, write_fully
 
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.run_directory.saved_weights import TensorFileError, load_tensors, save_tensors
+from across.orchestrator.run_directory.saved_weights import TensorFileError, load_tensors, save_tensors
 
 
 @dataclass(frozen=True)

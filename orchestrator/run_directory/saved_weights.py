@@ -13,12 +13,13 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from orchestrator.run_directory.durable_files import replace_file
+from across.orchestrator.run_directory.durable_files import replace_file
+from across.search_spaces.errors import AcrossError
 
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 
 
-class TensorFileError(ValueError):
+class TensorFileError(AcrossError):
     """A file of tensors cannot be read; says in half a sentence why."""
 
 

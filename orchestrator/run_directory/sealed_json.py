@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from across.search_spaces.errors import AcrossError
+
 FORMAT_VERSION = 1
 
 
-class SealError(ValueError):
+class SealError(AcrossError):
     """A document is not what was written; says in half a sentence what is wrong with it."""
 
 

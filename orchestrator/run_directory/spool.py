@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from orchestrator.run_directory.durable_files import explained_writes, write_fully
-from orchestrator.run_directory.saved_weights import (
+from across.orchestrator.run_directory.durable_files import explained_writes, write_fully
+from across.orchestrator.run_directory.saved_weights import (
     TensorFileError,
     Tensors,
     load_tensors,
     save_tensors,
     weights_digest,
 )
-from orchestrator.run_directory.sealed_json import canonical_json
-from workers.base import EvaluationResult, SignalResult
+from across.orchestrator.run_directory.sealed_json import canonical_json
+from across.workers.base import EvaluationResult, SignalResult
 
 SpooledResult: TypeAlias = EvaluationResult | SignalResult
 """Results of units that are kept; their required fields tell the kinds apart."""

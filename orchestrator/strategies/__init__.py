@@ -6,16 +6,16 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
-from orchestrator.strategies.fixed import FixedConfig
-from orchestrator.strategies.genetic import GeneticConfig
-from orchestrator.strategies.local_search import LocalSearchConfig
-from orchestrator.strategies.nsga2 import Nsga2Config
-from orchestrator.strategies.nsga3 import Nsga3Config
-from orchestrator.strategies.predictor_guided import PredictorGuidedConfig
-from orchestrator.strategies.random import RandomConfig
-from orchestrator.strategies.regularized_evolution import RegularizedEvolutionConfig
-from orchestrator.strategies.reinforce import ReinforceConfig
-from orchestrator.strategies.successive_halving import SuccessiveHalvingConfig
+from across.orchestrator.strategies.fixed import FixedConfig
+from across.orchestrator.strategies.genetic import GeneticConfig
+from across.orchestrator.strategies.local_search import LocalSearchConfig
+from across.orchestrator.strategies.nsga2 import Nsga2Config
+from across.orchestrator.strategies.nsga3 import Nsga3Config
+from across.orchestrator.strategies.predictor_guided import PredictorGuidedConfig
+from across.orchestrator.strategies.random import RandomConfig
+from across.orchestrator.strategies.regularized_evolution import RegularizedEvolutionConfig
+from across.orchestrator.strategies.reinforce import ReinforceConfig
+from across.orchestrator.strategies.successive_halving import SuccessiveHalvingConfig
 
 StrategyConfig: TypeAlias = Annotated[
     GeneticConfig

@@ -9,8 +9,8 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from orchestrator.state import Evaluation, Proposal, SearchState
-from search_spaces.base import Genotype, SearchSpace
+from across.orchestrator.state import Evaluation, Proposal, SearchState
+from across.search_spaces.base import Genotype, SearchSpace
 
 NUM_ATTEMPTS = 100
 """Draws for a genotype that is new to the generation, and as many random ones before a duplicate is accepted."""

@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from orchestrator.state import Evaluation, Proposal, SearchState
-from orchestrator.strategies.base import advance
-from search_spaces.base import Config, Genotype, SearchSpace
+from across.orchestrator.state import Evaluation, Proposal, SearchState
+from across.orchestrator.strategies.base import advance
+from across.search_spaces.base import Config, Genotype, SearchSpace
 
 
 class FixedConfig(Config):

@@ -13,8 +13,8 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from orchestrator.state import Evaluation, Proposal, SearchState
-from orchestrator.strategies.base import (
+from across.orchestrator.state import Evaluation, Proposal, SearchState
+from across.orchestrator.strategies.base import (
     Bred,
     advance,
     elites,
@@ -23,7 +23,7 @@ from orchestrator.strategies.base import (
     successful,
     win_tournament,
 )
-from search_spaces.base import Config, Genotype, SearchSpace
+from across.search_spaces.base import Config, Genotype, SearchSpace
 
 
 class GeneticConfig(Config):

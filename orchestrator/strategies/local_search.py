@@ -15,9 +15,15 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from orchestrator.state import Evaluation, Proposal, SearchState
-from orchestrator.strategies.base import Bred, advance, fittest_first, known_functions, propose_distinct
-from search_spaces.base import Config, Genotype, SearchSpace
+from across.orchestrator.state import Evaluation, Proposal, SearchState
+from across.orchestrator.strategies.base import (
+    Bred,
+    advance,
+    fittest_first,
+    known_functions,
+    propose_distinct,
+)
+from across.search_spaces.base import Config, Genotype, SearchSpace
 
 
 class LocalSearchConfig(Config):

@@ -16,10 +16,10 @@ from pymoo.core.population import Population
 from pymoo.core.problem import Problem
 from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
 
-from orchestrator.objectives import Costs, HasObjectives, Objective, costs
-from orchestrator.state import Evaluation, Proposal, SearchState
-from orchestrator.strategies.base import Bred, advance, propose_distinct, successful
-from search_spaces.base import Genotype, SearchSpace
+from across.orchestrator.objectives import Costs, HasObjectives, Objective, costs
+from across.orchestrator.state import Evaluation, Proposal, SearchState
+from across.orchestrator.strategies.base import Bred, advance, propose_distinct, successful
+from across.search_spaces.base import Genotype, SearchSpace
 
 Survival: TypeAlias = Callable[[Costs, int, np.random.Generator], list[int]]
 """(costs, number, rng) -> the rows that survive, the best first."""

@@ -17,9 +17,9 @@ from pymoo.core.population import Population
 from pymoo.core.problem import Problem
 from pymoo.util.ref_dirs import get_reference_directions
 
-from orchestrator.objectives import Costs
-from orchestrator.strategies.nsga2 import BreedingConfig, MultiObjective, Survival
-from search_spaces.base import SearchSpace
+from across.orchestrator.objectives import Costs
+from across.orchestrator.strategies.nsga2 import BreedingConfig, MultiObjective, Survival
+from across.search_spaces.base import SearchSpace
 
 
 class Nsga3Config(BreedingConfig):

@@ -11,8 +11,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.base import Genotype, SearchSpace
-from search_spaces.constrained import Constrained
+from across.search_spaces.base import Genotype, SearchSpace
+from across.search_spaces.constrained import Constrained
 
 Vector = NDArray[np.float64]
 MAX_DRAWS = 1000

@@ -22,19 +22,32 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from orchestrator.forecasts import recent_kendall_taus
-from orchestrator.state import Evaluation, Forecast, Proposal, SearchState
-from orchestrator.strategies.base import Bred, advance, elites, known_functions, propose_distinct
-from orchestrator.strategies.guidance.acquisition import AcquisitionConfig, UpperBoundConfig, choose_batch
-from orchestrator.strategies.guidance.candidates import CandidatesConfig, CandidateSource, OffspringConfig
-from orchestrator.strategies.guidance.guide import Guide, Signals, ranked_signals
-from orchestrator.strategies.guidance.knowledge import Forgetful, Knowledge, PretrainingCache, SizeKnowledge
-from search_spaces.base import Config, Genotype, SearchSpace
-from search_spaces.constrained import Constrained
-from workers.evaluators.zero_cost import SignalsConfig
-from workers.predictors import PredictorConfig
-from workers.predictors.across import AcrossConfig
-from workers.predictors.base import Values, best_first
+from across.orchestrator.forecasts import recent_kendall_taus
+from across.orchestrator.state import Evaluation, Forecast, Proposal, SearchState
+from across.orchestrator.strategies.base import Bred, advance, elites, known_functions, propose_distinct
+from across.orchestrator.strategies.guidance.acquisition import (
+    AcquisitionConfig,
+    UpperBoundConfig,
+    choose_batch,
+)
+from across.orchestrator.strategies.guidance.candidates import (
+    CandidatesConfig,
+    CandidateSource,
+    OffspringConfig,
+)
+from across.orchestrator.strategies.guidance.guide import Guide, Signals, ranked_signals
+from across.orchestrator.strategies.guidance.knowledge import (
+    Forgetful,
+    Knowledge,
+    PretrainingCache,
+    SizeKnowledge,
+)
+from across.search_spaces.base import Config, Genotype, SearchSpace
+from across.search_spaces.constrained import Constrained
+from across.workers.evaluators.zero_cost import SignalsConfig
+from across.workers.predictors import PredictorConfig
+from across.workers.predictors.across import AcrossConfig
+from across.workers.predictors.base import Values, best_first
 
 NUM_RECENT = 3
 """Generations over which a predictor's rank correlation is averaged."""

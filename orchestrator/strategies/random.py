@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from orchestrator.state import Evaluation, Proposal, SearchState
-from orchestrator.strategies.base import Bred, advance, elites, fittest_first, propose_distinct
-from search_spaces.base import Config, Genotype, SearchSpace
+from across.orchestrator.state import Evaluation, Proposal, SearchState
+from across.orchestrator.strategies.base import Bred, advance, elites, fittest_first, propose_distinct
+from across.search_spaces.base import Config, Genotype, SearchSpace
 
 
 class RandomConfig(Config):

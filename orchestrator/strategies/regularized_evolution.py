@@ -15,9 +15,9 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from orchestrator.state import Evaluation, Proposal, SearchState
-from orchestrator.strategies.base import Bred, advance, propose_distinct, successful, win_tournament
-from search_spaces.base import Config, Genotype, SearchSpace
+from across.orchestrator.state import Evaluation, Proposal, SearchState
+from across.orchestrator.strategies.base import Bred, advance, propose_distinct, successful, win_tournament
+from across.search_spaces.base import Config, Genotype, SearchSpace
 
 
 class RegularizedEvolutionConfig(Config):

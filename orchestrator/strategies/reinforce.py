@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from orchestrator.state import Evaluation, Proposal, SearchState
-from orchestrator.strategies.base import Bred, advance, elites, propose_distinct, successful
-from orchestrator.strategies.policies import Policy, policy_of
-from search_spaces.base import Config, Genotype, SearchSpace
+from across.orchestrator.state import Evaluation, Proposal, SearchState
+from across.orchestrator.strategies.base import Bred, advance, elites, propose_distinct, successful
+from across.orchestrator.strategies.policies import Policy, policy_of
+from across.search_spaces.base import Config, Genotype, SearchSpace
 
 Vector = NDArray[np.float64]
 ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-8

@@ -14,9 +14,15 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from orchestrator.state import Evaluation, Proposal, SearchState
-from orchestrator.strategies.base import advance, fittest_first, known_functions, propose_distinct, successful
-from search_spaces.base import Config, Genotype, SearchSpace
+from across.orchestrator.state import Evaluation, Proposal, SearchState
+from across.orchestrator.strategies.base import (
+    advance,
+    fittest_first,
+    known_functions,
+    propose_distinct,
+    successful,
+)
+from across.search_spaces.base import Config, Genotype, SearchSpace
 
 
 class SuccessiveHalvingConfig(Config):

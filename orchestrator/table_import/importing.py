@@ -10,11 +10,11 @@ from uuid import uuid4
 
 import numpy as np
 
-from orchestrator.table_import.nas_bench_201 import NAS_BENCH_201_KEYS, nas_bench_201_contents
-from orchestrator.table_import.plain_pickles import TableImportError, load_plain
-from orchestrator.table_import.transnas_bench_101 import TRANSNAS_KEYS, transnas_contents
-from search_spaces.tables import TableError, open_table
-from search_spaces.tables.compact import TableContents, compact_arrays
+from across.orchestrator.table_import.nas_bench_201 import NAS_BENCH_201_KEYS, nas_bench_201_contents
+from across.orchestrator.table_import.plain_pickles import TableImportError, load_plain
+from across.orchestrator.table_import.transnas_bench_101 import TRANSNAS_KEYS, transnas_contents
+from across.search_spaces.tables import TableError, open_table
+from across.search_spaces.tables.compact import TableContents, compact_arrays
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.tables.compact import MAIN_TRAINING, Measurement, TableContents
+from across.search_spaces.tables.compact import MAIN_TRAINING, Measurement, TableContents
 
 NAS_BENCH_201_KEYS = frozenset({"meta_archs", "arch2infos", "evaluated_indexes"})
 

@@ -17,6 +17,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from across.search_spaces.errors import AcrossError
+
 _REFUSALS = re.compile(r"GLOBAL (\S+) w|unrecognized function (.+)|but got (<.+>)")
 """The messages of torch 2.11 to 2.13 that name what a file may not use."""
 
@@ -34,7 +36,7 @@ _DAMAGE = (
 """What torch raises for a file that is cut off, or was never one of its own."""
 
 
-class TableImportError(ValueError):
+class TableImportError(AcrossError):
     """An official file cannot be imported; says which file, what is wrong with it and what to do."""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.tables.compact import MAIN_TRAINING, Measurement, TableContents
+from across.search_spaces.tables.compact import MAIN_TRAINING, Measurement, TableContents
 
 TRANSNAS_KEYS = frozenset({"metrics_dict", "task_list", "info_names", "data"})
 

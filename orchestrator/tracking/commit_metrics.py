@@ -11,11 +11,11 @@ from itertools import accumulate, zip_longest
 from statistics import fmean, median
 from typing import Any
 
-from orchestrator.forecasts import kendall_tau, newest
-from orchestrator.objectives import FrontSummary, Objective
-from orchestrator.state import Commit, Evaluation, Timings, table_ranks
-from orchestrator.statistics import mean_and_interval
-from search_spaces.base import Genotype
+from across.orchestrator.forecasts import kendall_tau, newest
+from across.orchestrator.objectives import FrontSummary, Objective
+from across.orchestrator.state import Commit, Evaluation, Timings, table_ranks
+from across.orchestrator.statistics import mean_and_interval
+from across.search_spaces.base import Genotype
 
 
 def best_so_far(commits: Sequence[Commit]) -> list[float]:

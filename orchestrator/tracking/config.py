@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from search_spaces.base import Config
+from across.search_spaces.base import Config
 
 SQLITE_SCHEME = "sqlite:///"
 

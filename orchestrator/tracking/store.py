@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 from mlflow.store.db import utils as mlflow_database
 from sqlalchemy import make_url
 
-from orchestrator.run_directory.durable_files import create_file
-from orchestrator.tracking.config import SQLITE_SCHEME
+from across.orchestrator.run_directory.durable_files import create_file
+from across.orchestrator.tracking.config import SQLITE_SCHEME
 
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 

@@ -20,12 +20,12 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
 
-from orchestrator.objectives import FrontSummary, Objective, fronts
-from orchestrator.run_directory import RunDirectory
-from orchestrator.run_directory.journal import fingerprint
-from orchestrator.run_directory.sealed_json import canonical_json
-from orchestrator.state import Commit
-from orchestrator.tracking.commit_metrics import (
+from across.orchestrator.objectives import FrontSummary, Objective, fronts
+from across.orchestrator.run_directory import RunDirectory
+from across.orchestrator.run_directory.journal import fingerprint
+from across.orchestrator.run_directory.sealed_json import canonical_json
+from across.orchestrator.state import Commit
+from across.orchestrator.tracking.commit_metrics import (
     best_so_far,
     flatten,
     front_metrics,
@@ -33,9 +33,9 @@ from orchestrator.tracking.commit_metrics import (
     metrics_of,
     population_of,
 )
-from orchestrator.tracking.config import TrackingConfig, artifact_location, store_uri
-from orchestrator.tracking.store import bound_waiting, prepare_database
-from search_spaces.base import Genotype
+from across.orchestrator.tracking.config import TrackingConfig, artifact_location, store_uri
+from across.orchestrator.tracking.store import bound_waiting, prepare_database
+from across.search_spaces.base import Genotype
 
 RunStatus: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # an actor that needs no torch starts without it
-    from workers.base import Unit, UnitResult, WorkerDescription
+    from across.workers.base import Unit, UnitResult, WorkerDescription
 
-PROJECT_PACKAGES = ("workers", "search_spaces")
+PROJECT_PACKAGES = ("across.workers", "across.search_spaces")
 MAX_MESSAGE_LENGTH = 500
 
 
@@ -106,7 +106,7 @@ def _place(error: BaseException) -> str:
         for frame, line in walk_tb(error.__traceback__)
         if frame.f_globals.get("__name__") != __name__
     ]
-    own = [place for place in places if place[0].split(".")[0] in PROJECT_PACKAGES]
+    own = [place for place in places if place[0].startswith(PROJECT_PACKAGES)]
     if not places:
         return ""
     module, line, function = (own or places)[-1]

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import nan
 
-from orchestrator.worker_pool.actor import RaisedError
-from orchestrator.worker_pool.errors import PoolExhaustedError, WorkerOutOfMemoryError
-from workers.base import (
+from across.orchestrator.worker_pool.actor import RaisedError
+from across.orchestrator.worker_pool.errors import PoolExhaustedError, WorkerOutOfMemoryError
+from across.workers.base import (
     EvaluationResult,
     EvaluationUnit,
     MetaResult,

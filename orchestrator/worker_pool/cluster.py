@@ -13,6 +13,8 @@ from pathlib import Path
 import ray
 from ray._private.services import canonicalize_bootstrap_address
 
+from across.search_spaces.errors import AcrossError
+
 DEFAULT_PORT = 6379
 REACH_SECONDS = 5.0
 OBJECT_STORE_BYTES = 2 * 2**30
@@ -22,7 +24,7 @@ _FRACTION_TOLERANCE = 1e-6
 _logger = logging.getLogger(__name__)
 
 
-class ClusterError(ValueError):
+class ClusterError(AcrossError):
     """The cluster cannot be reached, or has less than was asked for; says what to change."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from search_spaces.base import Config
+from across.search_spaces.base import Config
 
 
 class WorkersConfig(Config):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from across.search_spaces.errors import AcrossError
 
-class PoolError(ValueError):
+
+class PoolError(AcrossError):
     """The search cannot go on, but can be resumed; says what happened and what to do."""
 
 

@@ -13,11 +13,17 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from orchestrator.worker_pool.actor import ActorDescription, RaisedError, Worker, WorkerActor, describe_error
-from orchestrator.worker_pool.backlog import Task
-from orchestrator.worker_pool.cluster import living_nodes, plan_workers
-from orchestrator.worker_pool.config import WorkersConfig
-from orchestrator.worker_pool.errors import (
+from across.orchestrator.worker_pool.actor import (
+    ActorDescription,
+    RaisedError,
+    Worker,
+    WorkerActor,
+    describe_error,
+)
+from across.orchestrator.worker_pool.backlog import Task
+from across.orchestrator.worker_pool.cluster import living_nodes, plan_workers
+from across.orchestrator.worker_pool.config import WorkersConfig
+from across.orchestrator.worker_pool.errors import (
     MixedDevicesError,
     NoWorkerError,
     PoolExhaustedError,

@@ -8,12 +8,12 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.worker_pool.actor import ActorDescription, Worker, WorkerActor
-from orchestrator.worker_pool.backlog import Backlog
-from orchestrator.worker_pool.config import WorkersConfig
-from orchestrator.worker_pool.errors import WorkerStartError
-from orchestrator.worker_pool.pool import MAX_GROUP_SIZE, PoolStatistics
-from workers.base import Unit, UnitResult
+from across.orchestrator.worker_pool.actor import ActorDescription, Worker, WorkerActor
+from across.orchestrator.worker_pool.backlog import Backlog
+from across.orchestrator.worker_pool.config import WorkersConfig
+from across.orchestrator.worker_pool.errors import WorkerStartError
+from across.orchestrator.worker_pool.pool import MAX_GROUP_SIZE, PoolStatistics
+from across.workers.base import Unit, UnitResult
 
 
 class InProcessPool:

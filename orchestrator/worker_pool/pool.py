@@ -17,12 +17,18 @@ import ray
 from numpy.typing import NDArray
 from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
-from orchestrator.worker_pool.actor import ActorDescription, GroupOutcome, RaisedError, Worker, describe_error
-from orchestrator.worker_pool.backlog import Backlog, Task
-from orchestrator.worker_pool.config import WorkersConfig
-from orchestrator.worker_pool.fleet import FETCH_SECONDS, Actor, ActorFleet, Call, reason
-from orchestrator.worker_pool.weight_store import WeightStore
-from workers.base import Unit, UnitResult
+from across.orchestrator.worker_pool.actor import (
+    ActorDescription,
+    GroupOutcome,
+    RaisedError,
+    Worker,
+    describe_error,
+)
+from across.orchestrator.worker_pool.backlog import Backlog, Task
+from across.orchestrator.worker_pool.config import WorkersConfig
+from across.orchestrator.worker_pool.fleet import FETCH_SECONDS, Actor, ActorFleet, Call, reason
+from across.orchestrator.worker_pool.weight_store import WeightStore
+from across.workers.base import Unit, UnitResult
 
 WAIT_SECONDS = 0.2
 """Longest wait for results before deadlines and the cluster's size are looked at."""

@@ -9,10 +9,12 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
+from across.search_spaces.errors import AcrossError
+
 NUM_KEPT_VERSIONS = 2
 
 
-class UnknownVersionError(ValueError):
+class UnknownVersionError(AcrossError):
     """A unit names a weights version that was not published, or was displaced; says which there are."""
 
 

@@ -4,8 +4,8 @@ A file's layout is recognised by the arrays that it has. A new layout is one fun
 of an archive, and one entry in `opening.LAYOUTS`.
 """
 
-from search_spaces.tables.archive import TableError
-from search_spaces.tables.opening import open_table
-from search_spaces.tables.table import BenchmarkTable, Epoch
+from across.search_spaces.tables.archive import TableError
+from across.search_spaces.tables.opening import open_table
+from across.search_spaces.tables.table import BenchmarkTable, Epoch
 
 __all__ = ["BenchmarkTable", "Epoch", "TableError", "open_table"]

@@ -15,10 +15,12 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from across.search_spaces.errors import AcrossError
+
 Index: TypeAlias = tuple[int | slice | EllipsisType | None, ...]
 
 
-class TableError(ValueError):
+class TableError(AcrossError):
     """A table cannot be read, or lacks what was asked of it; says what there is."""
 
 

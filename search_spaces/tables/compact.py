@@ -23,8 +23,8 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from search_spaces.tables.archive import StoredArray, read_member, read_strings
-from search_spaces.tables.table import BenchmarkTable, Curve
+from across.search_spaces.tables.archive import StoredArray, read_member, read_strings
+from across.search_spaces.tables.table import BenchmarkTable, Curve
 
 COMPACT_ARRAYS = frozenset({"space", "strings", "tasks", "default_metrics"})
 

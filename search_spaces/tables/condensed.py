@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from search_spaces.tables.archive import StoredArray, read_member, read_strings
-from search_spaces.tables.table import BenchmarkTable, Curve
+from across.search_spaces.tables.archive import StoredArray, read_member, read_strings
+from across.search_spaces.tables.table import BenchmarkTable, Curve
 
 TRANSNAS_ARRAYS = frozenset({"arch", "task", "metric", "val_final", "val_best", "proxy", "proxy_score"})
 NAS_BENCH_201_ARRAYS = frozenset(

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from numpy.lib.npyio import NpzFile
 
-from search_spaces.tables.archive import TableError, open_archive
-from search_spaces.tables.compact import COMPACT_ARRAYS, compact_table
-from search_spaces.tables.condensed import (
+from across.search_spaces.tables.archive import TableError, open_archive
+from across.search_spaces.tables.compact import COMPACT_ARRAYS, compact_table
+from across.search_spaces.tables.condensed import (
     NAS_BENCH_201_ARRAYS,
     TRANSNAS_ARRAYS,
     nas_bench_201_table,
     transnas_table,
 )
-from search_spaces.tables.table import BenchmarkTable
+from across.search_spaces.tables.table import BenchmarkTable
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.tables.archive import StoredArray, TableError
+from across.search_spaces.tables.archive import StoredArray, TableError
 
 Epoch: TypeAlias = Literal["final", "best"] | int
 """`final`: the last of the training; `best`: each network's own best; N: the N-th, counted from 1."""

@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from workers.adaptation import adapt
-from workers.episode import Episode
+from across.workers.adaptation import adapt
+from across.workers.episode import Episode
 
 
 def evaluate_few_shot(episode: Episode) -> dict[str, Tensor]:

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from search_spaces.base import Config, Genotype, InvalidGenotypeError, SearchSpace
-from search_spaces.constrained import Constrained, unconstrained
-from search_spaces.tables import BenchmarkTable, TableError, open_table
-from workers.base import EvaluationResult, EvaluationUnit, Unit, UnitResult, WorkerDescription
+from across.search_spaces.base import Config, Genotype, InvalidGenotypeError, SearchSpace
+from across.search_spaces.constrained import Constrained, unconstrained
+from across.search_spaces.tables import BenchmarkTable, TableError, open_table
+from across.workers.base import EvaluationResult, EvaluationUnit, Unit, UnitResult, WorkerDescription
 
 Epoch: TypeAlias = Literal["final", "best"] | Annotated[int, Field(ge=1)]
 Scores: TypeAlias = NDArray[np.float64]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workers.objectives.base import Objective
-from workers.objectives.classification import Classification
+from across.workers.objectives.base import Objective
+from across.workers.objectives.classification import Classification
 
 OBJECTIVES: dict[str, Objective] = {"classification": Classification()}

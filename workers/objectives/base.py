@@ -7,8 +7,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from search_spaces.architecture import Shape
-from workers.base import TaskSpec
+from across.search_spaces.architecture import Shape
+from across.workers.base import TaskSpec
 
 
 class Objective(Protocol):

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from search_spaces.architecture import Shape
-from workers.base import TaskSpec
+from across.search_spaces.architecture import Shape
+from across.workers.base import TaskSpec
 
 
 class Classification:

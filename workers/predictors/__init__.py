@@ -6,11 +6,11 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
-from workers.predictors.across import AcrossConfig
-from workers.predictors.dele import DeleConfig
-from workers.predictors.gaussian_process import GaussianProcessConfig
-from workers.predictors.trees import ExtraTreesConfig, GradientBoostingConfig
-from workers.predictors.weak import WeakConfig
+from across.workers.predictors.across import AcrossConfig
+from across.workers.predictors.dele import DeleConfig
+from across.workers.predictors.gaussian_process import GaussianProcessConfig
+from across.workers.predictors.trees import ExtraTreesConfig, GradientBoostingConfig
+from across.workers.predictors.weak import WeakConfig
 
 PredictorConfig: TypeAlias = Annotated[
     AcrossConfig

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.stats import norm
 
-from search_spaces.base import Config, SearchSpace
-from workers.predictors.base import (
+from across.search_spaces.base import Config, SearchSpace
+from across.workers.predictors.base import (
     Candidates,
     Columns,
     Prediction,
@@ -33,7 +33,7 @@ from workers.predictors.base import (
     normal_scores,
     quantiles,
 )
-from workers.predictors.kernels import AdditiveGaussianProcess, Array, Kind, Views, distances
+from across.workers.predictors.kernels import AdditiveGaussianProcess, Array, Kind, Views, distances
 
 MIN_KNOWN = 0.5
 """A signal that fewer of the pool have is left out."""

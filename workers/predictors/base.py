@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
-from search_spaces.base import Genotype, SearchSpace
-from search_spaces.constrained import unconstrained
+from across.search_spaces.base import Genotype, SearchSpace
+from across.search_spaces.constrained import unconstrained
+from across.search_spaces.errors import AcrossError
 
 Values: TypeAlias = NDArray[np.float64]
 """A number a candidate, (N,)."""
@@ -22,7 +23,7 @@ Columns: TypeAlias = Mapping[str, Values]
 """Values by name, NaN where a candidate has none."""
 
 
-class PredictorInputError(ValueError):
+class PredictorInputError(AcrossError):
     """Scores or candidates from which nothing can be learned; says which and why."""
 
 

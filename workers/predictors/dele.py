@@ -43,12 +43,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from search_spaces.base import Config, SearchSpace
-from search_spaces.constrained import unconstrained
-from search_spaces.edge_cell import EdgeCell
-from workers.predictors.base import Candidates, Prediction, PredictorInputError, Values, check_scores
-from workers.predictors.experts import PARTS, Arrays, Experts, select_signals
-from workers.predictors.ranking import (
+from across.search_spaces.base import Config, SearchSpace
+from across.search_spaces.constrained import unconstrained
+from across.search_spaces.edge_cell import EdgeCell
+from across.search_spaces.errors import AcrossError
+from across.workers.predictors.base import Candidates, Prediction, PredictorInputError, Values, check_scores
+from across.workers.predictors.experts import PARTS, Arrays, Experts, select_signals
+from across.workers.predictors.ranking import (
     MARGIN,
     Ranks,
     draw_pairs,
@@ -58,14 +59,21 @@ from workers.predictors.ranking import (
     ranks_of,
     trust,
 )
-from workers.predictors.stacked import Encoder, Ensemble, GatesEncoder, LstmEncoder, MlpEncoder, Network
+from across.workers.predictors.stacked import (
+    Encoder,
+    Ensemble,
+    GatesEncoder,
+    LstmEncoder,
+    MlpEncoder,
+    Network,
+)
 
 EncoderName: TypeAlias = Literal["gates", "lstm", "mlp"]
 PREDICTED_AT_ONCE = 1024
 SMALLEST_DEVIATION = 1e-6
 
 
-class EncoderError(ValueError):
+class EncoderError(AcrossError):
     """An encoder that does not suit the space; says which do."""
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workers.predictors.base import PredictorInputError
+from across.workers.predictors.base import PredictorInputError
 
 Arrays: TypeAlias = Mapping[str, NDArray[np.float32]]
 NUM_STEPS = "num_steps"

@@ -28,7 +28,14 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.predictors.base import Candidates, Columns, Prediction, Values, check_scores, normal_scores
+from across.workers.predictors.base import (
+    Candidates,
+    Columns,
+    Prediction,
+    Values,
+    check_scores,
+    normal_scores,
+)
 
 Matrix: TypeAlias = NDArray[np.float64]
 """Features, (N, F)."""

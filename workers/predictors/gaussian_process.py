@@ -20,9 +20,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-from search_spaces.base import Config, SearchSpace
-from workers.predictors.base import Candidates, Prediction, Values
-from workers.predictors.features import Features, Matrix, ScoreScale, sklearn_seed, training_data
+from across.search_spaces.base import Config, SearchSpace
+from across.workers.predictors.base import Candidates, Prediction, Values
+from across.workers.predictors.features import Features, Matrix, ScoreScale, sklearn_seed, training_data
 
 SIGNAL_BOUNDS = (1e-2, 1e3)
 """Variance of what the features explain, where that of the scores is 1."""

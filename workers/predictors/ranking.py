@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 from torch import Tensor
 
-from workers.predictors.base import Values
+from across.workers.predictors.base import Values
 
 Ranks: TypeAlias = NDArray[np.float32]
 """From 0, (N,); NaN where a value is unknown."""

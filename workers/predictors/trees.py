@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor
 
-from search_spaces.base import Config, SearchSpace
-from workers.predictors.base import Candidates, Prediction, Values
-from workers.predictors.features import Matrix, ScoreScale, Training, sklearn_seed, training_data
+from across.search_spaces.base import Config, SearchSpace
+from across.workers.predictors.base import Candidates, Prediction, Values
+from across.workers.predictors.features import Matrix, ScoreScale, Training, sklearn_seed, training_data
 
 
 class _Regressor(Protocol):

@@ -25,9 +25,9 @@ from scipy.linalg import cholesky, solve_triangular
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 
-from search_spaces.base import Config, SearchSpace
-from workers.predictors.base import Candidates, Prediction, Values
-from workers.predictors.features import sklearn_seed, training_data
+from across.search_spaces.base import Config, SearchSpace
+from across.workers.predictors.base import Candidates, Prediction, Values
+from across.workers.predictors.features import sklearn_seed, training_data
 
 Inputs: TypeAlias = NDArray[np.float32]
 """Features, (N, F)."""

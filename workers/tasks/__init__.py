@@ -6,10 +6,10 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
-from workers.tasks.glyphs import GlyphsConfig
-from workers.tasks.image_folder import ImageFolderConfig
-from workers.tasks.mini_imagenet import MiniImageNetConfig
-from workers.tasks.omniglot import OmniglotConfig
+from across.workers.tasks.glyphs import GlyphsConfig
+from across.workers.tasks.image_folder import ImageFolderConfig
+from across.workers.tasks.mini_imagenet import MiniImageNetConfig
+from across.workers.tasks.omniglot import OmniglotConfig
 
 TaskSourceConfig: TypeAlias = Annotated[
     GlyphsConfig

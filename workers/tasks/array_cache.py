@@ -19,7 +19,7 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.base import TaskDataError
+from across.workers.base import TaskDataError
 
 ImagesShape: TypeAlias = tuple[int, int, int, int]
 """Number of images, channels, height, width."""

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from search_spaces.base import Config
-from workers.base import Split, TaskBatch, TaskDataError, TaskSpec
+from across.search_spaces.base import Config
+from across.workers.base import Split, TaskBatch, TaskDataError, TaskSpec
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from workers.base import Split, TaskBatch, TaskSource, TaskSpec
-from workers.tasks.episodes import SPLITS, UNIT_RANGE, FewShotConfig, make_batch
+from across.workers.base import Split, TaskBatch, TaskSource, TaskSpec
+from across.workers.tasks.episodes import SPLITS, UNIT_RANGE, FewShotConfig, make_batch
 
 NUM_CLASSES = 2**62
 MAX_STROKES = 4

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from workers.base import TaskDataError
+from across.workers.base import TaskDataError
 
 Channels: TypeAlias = Literal[1, 3]
 """Grey or RGB."""

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from workers.base import Split, TaskDataError, TaskSource
-from workers.tasks.array_cache import cached_images
-from workers.tasks.episodes import (
+from across.workers.base import Split, TaskDataError, TaskSource
+from across.workers.tasks.array_cache import cached_images
+from across.workers.tasks.episodes import (
     IMAGENET_STATISTICS,
     SPLITS,
     UNIT_RANGE,
@@ -23,7 +23,7 @@ from workers.tasks.episodes import (
     check_classes,
     index_classes,
 )
-from workers.tasks.image_files import Channels, decode_image
+from across.workers.tasks.image_files import Channels, decode_image
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}

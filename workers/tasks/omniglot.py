@@ -13,9 +13,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from workers.base import Split, TaskDataError, TaskSource
-from workers.tasks.array_cache import cached_images
-from workers.tasks.episodes import (
+from across.workers.base import Split, TaskDataError, TaskSource
+from across.workers.tasks.array_cache import cached_images
+from across.workers.tasks.episodes import (
     UNIT_RANGE,
     FewShotConfig,
     ImageClasses,
@@ -23,7 +23,7 @@ from workers.tasks.episodes import (
     check_classes,
     index_classes,
 )
-from workers.tasks.image_files import ZipMember, decode_zip_members, list_zip, require_files
+from across.workers.tasks.image_files import ZipMember, decode_zip_members, list_zip, require_files
 
 BACKGROUND_ZIP = "images_background.zip"
 EVALUATION_ZIP = "images_evaluation.zip"

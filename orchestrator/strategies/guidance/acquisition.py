@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.stats import norm
 
-from search_spaces.base import Config
-from workers.predictors.base import Prediction, Values
+from across.search_spaces.base import Config
+from across.workers.predictors.base import Prediction, Values
 
 Acquisition: TypeAlias = Callable[[Prediction], Values]
 """Worth of each candidate, (N,)."""

@@ -10,19 +10,20 @@ from typing import Annotated, Literal, Protocol, Self, TypeAlias
 import numpy as np
 from pydantic import Field, model_validator
 
-from orchestrator.state import SearchState
-from orchestrator.strategies.base import Bred, SteadyStrategy, draw_new, fittest_first, successful
-from orchestrator.strategies.genetic import GeneticConfig
-from search_spaces.base import Config, Genotype, SearchSpace
-from search_spaces.constrained import Constrained, unconstrained
-from workers.predictors.base import Values
+from across.orchestrator.state import SearchState
+from across.orchestrator.strategies.base import Bred, SteadyStrategy, draw_new, fittest_first, successful
+from across.orchestrator.strategies.genetic import GeneticConfig
+from across.search_spaces.base import Config, Genotype, SearchSpace
+from across.search_spaces.constrained import Constrained, unconstrained
+from across.search_spaces.errors import AcrossError
+from across.workers.predictors.base import Values
 
 MAX_ENUMERATED, NUM_POOLED = 100_000, 5_000
 Worth: TypeAlias = Callable[[Sequence[Genotype]], Values]
 """What a predictor thinks of genotypes, (N,)."""
 
 
-class SpaceNotEnumerableError(ValueError):
+class SpaceNotEnumerableError(AcrossError):
     """All genotypes of a space were asked for that is too large for it."""
 
 

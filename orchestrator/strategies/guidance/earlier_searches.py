@@ -14,12 +14,12 @@ from typing import TypeAlias
 
 import numpy as np
 
-from orchestrator.strategies.guidance.knowledge import Knowledge, SizeKnowledge
-from orchestrator.strategies.guidance.threads import fixed_threads
-from search_spaces.base import Genotype, SearchSpace
-from search_spaces.constrained import Constrained
-from workers.predictors.across import AcrossConfig
-from workers.predictors.base import Candidates, Columns, Predictor, candidates_of
+from across.orchestrator.strategies.guidance.knowledge import Knowledge, SizeKnowledge
+from across.orchestrator.strategies.guidance.threads import fixed_threads
+from across.search_spaces.base import Genotype, SearchSpace
+from across.search_spaces.constrained import Constrained
+from across.workers.predictors.across import AcrossConfig
+from across.workers.predictors.base import Candidates, Columns, Predictor, candidates_of
 
 Scores: TypeAlias = Mapping[Genotype, float]
 """What a search found, higher-better, by canonical genotype."""

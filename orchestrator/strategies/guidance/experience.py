@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.state import Evaluation
-from search_spaces.base import Genotype, SearchSpace
+from across.orchestrator.state import Evaluation
+from across.search_spaces.base import Genotype, SearchSpace
 
 NUM_SWEEPS = 50
 SHRINKAGE = 1.0

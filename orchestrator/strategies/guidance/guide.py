@@ -10,13 +10,13 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from orchestrator.state import Evaluation, SearchState
-from orchestrator.strategies.guidance.experience import Experience, experience
-from orchestrator.strategies.guidance.knowledge import Knowledge, PretrainingCache
-from orchestrator.strategies.guidance.threads import fixed_threads
-from search_spaces.base import Genotype, SearchSpace
-from workers.predictors import PredictorConfig
-from workers.predictors.base import (
+from across.orchestrator.state import Evaluation, SearchState
+from across.orchestrator.strategies.guidance.experience import Experience, experience
+from across.orchestrator.strategies.guidance.knowledge import Knowledge, PretrainingCache
+from across.orchestrator.strategies.guidance.threads import fixed_threads
+from across.search_spaces.base import Genotype, SearchSpace
+from across.workers.predictors import PredictorConfig
+from across.workers.predictors.base import (
     Candidates,
     Prediction,
     Predictor,

@@ -9,10 +9,10 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.base import Genotype
-from search_spaces.constrained import Constrained
-from workers.evaluators.tabular import TabularBenchmark
-from workers.predictors.base import Columns
+from across.search_spaces.base import Genotype
+from across.search_spaces.constrained import Constrained
+from across.workers.evaluators.tabular import TabularBenchmark
+from across.workers.predictors.base import Columns
 
 Arrays: TypeAlias = Mapping[str, NDArray[np.float32]]
 

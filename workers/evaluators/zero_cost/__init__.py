@@ -11,7 +11,12 @@ its activations in view, and each other module holds the signals that share thei
 Signals have their own signs and scales: more is not always better.
 """
 
-from workers.evaluators.zero_cost.config import SIGNALS, ZERO_COST_SIGNALS, FewStepsConfig, SignalsConfig
-from workers.evaluators.zero_cost.signals import compute_signals
+from across.workers.evaluators.zero_cost.config import (
+    SIGNALS,
+    ZERO_COST_SIGNALS,
+    FewStepsConfig,
+    SignalsConfig,
+)
+from across.workers.evaluators.zero_cost.signals import compute_signals
 
 __all__ = ["SIGNALS", "ZERO_COST_SIGNALS", "FewStepsConfig", "SignalsConfig", "compute_signals"]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, TypeAlias, get_args
 
 from pydantic import Field, model_validator
 
-from search_spaces.base import Config
+from across.search_spaces.base import Config
 
 SignalName: TypeAlias = Literal[
     "grad_norm",

@@ -7,10 +7,10 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from search_spaces.architecture import Architecture
-from search_spaces.normalization import moments
-from search_spaces.operations import LayerParameters
-from workers.evaluators.zero_cost.subnet import Subnet, batch_norm, feature_map, ignore, no_norm
+from across.search_spaces.architecture import Architecture
+from across.search_spaces.normalization import moments
+from across.search_spaces.operations import LayerParameters
+from across.workers.evaluators.zero_cost.subnet import Subnet, batch_norm, feature_map, ignore, no_norm
 
 DATA_FREE_SIGNALS = ("synflow", "zen")
 NUM_ZEN_IMAGES = 16

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from search_spaces.architecture import Conv, FactorizedReduction, Layer
-from workers.evaluators.zero_cost.subnet import Subnet
+from across.search_spaces.architecture import Conv, FactorizedReduction, Layer
+from across.workers.evaluators.zero_cost.subnet import Subnet
 
 GRADIENT_SIGNALS = ("grad_norm", "snip", "grasp", "fisher", "plain", "l2_norm")
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from search_spaces.architecture import Layer, ReLU
-from workers.evaluators.zero_cost.subnet import Subnet, batch_norm_with_constant_statistics, ignore
+from across.search_spaces.architecture import Layer, ReLU
+from across.workers.evaluators.zero_cost.subnet import Subnet, batch_norm_with_constant_statistics, ignore
 
 JACOBIAN_SIGNALS = ("jacob_cov", "naswot", "epe_nas")
 K = 1e-5

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from workers.episode import Episode
-from workers.evaluators.few_shot import evaluate_few_shot
-from workers.model import RATE_PREFIX
+from across.workers.episode import Episode
+from across.workers.evaluators.few_shot import evaluate_few_shot
+from across.workers.model import RATE_PREFIX
 
 
 def low_fidelity_signals(episode: Episode, wanted: Collection[str], *, num_steps: int) -> dict[str, float]:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
 
-from workers.base import TaskBatch
-from workers.episode import Episode
-from workers.evaluators.zero_cost.config import LOW_FIDELITY_SIGNALS, SignalsConfig
-from workers.evaluators.zero_cost.data_free import DATA_FREE_SIGNALS, data_free_signals
-from workers.evaluators.zero_cost.gradients import GRADIENT_SIGNALS, gradient_signals
-from workers.evaluators.zero_cost.jacobian import JACOBIAN_SIGNALS, jacobian_signals
-from workers.evaluators.zero_cost.low_fidelity import low_fidelity_signals
-from workers.evaluators.zero_cost.subnet import Subnet, subnets_of
+from across.workers.base import TaskBatch
+from across.workers.episode import Episode
+from across.workers.evaluators.zero_cost.config import LOW_FIDELITY_SIGNALS, SignalsConfig
+from across.workers.evaluators.zero_cost.data_free import DATA_FREE_SIGNALS, data_free_signals
+from across.workers.evaluators.zero_cost.gradients import GRADIENT_SIGNALS, gradient_signals
+from across.workers.evaluators.zero_cost.jacobian import JACOBIAN_SIGNALS, jacobian_signals
+from across.workers.evaluators.zero_cost.low_fidelity import low_fidelity_signals
+from across.workers.evaluators.zero_cost.subnet import Subnet, subnets_of
 
 
 def compute_signals(episode: Episode, settings: SignalsConfig) -> dict[str, float]:

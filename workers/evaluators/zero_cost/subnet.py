@@ -13,7 +13,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from search_spaces.architecture import (
+from across.search_spaces.architecture import (
     BATCH_NORM_EPSILON,
     Architecture,
     BatchNorm,
@@ -21,11 +21,11 @@ from search_spaces.architecture import (
     Layer,
     parameter_shapes,
 )
-from search_spaces.normalization import moments, normalize
-from search_spaces.operations import LayerParameters, apply_layer
-from search_spaces.supernet import fold_tasks
-from workers.episode import Episode
-from workers.model import Path
+from across.search_spaces.normalization import moments, normalize
+from across.search_spaces.operations import LayerParameters, apply_layer
+from across.search_spaces.supernet import fold_tasks
+from across.workers.episode import Episode
+from across.workers.model import Path
 
 Normalization: TypeAlias = Callable[[Tensor, LayerParameters], Tensor]
 """(B, C, H, W) and a batch norm's parameters -> (B, C, H, W)."""

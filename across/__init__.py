@@ -1,0 +1,1 @@
+"""Across-task neural architecture search, distributed on Ray."""

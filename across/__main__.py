@@ -1,0 +1,5 @@
+"""`python -m across`: the command line."""
+
+from across.orchestrator.cli import main
+
+main()
