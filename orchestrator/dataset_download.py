@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 from uuid import uuid4
 
-from across.search_spaces.errors import AcrossError
+from across.errors import AcrossError
 
 OMNIGLOT_URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 MINI_IMAGENET_URL = (

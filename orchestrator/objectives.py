@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
+from across.errors import AcrossError
 from across.orchestrator.state import Commit, Evaluation
 from across.search_spaces.base import Config
-from across.search_spaces.errors import AcrossError
 
 Costs: TypeAlias = NDArray[np.float64]
 """(individuals, objectives); all are minimised."""

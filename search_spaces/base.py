@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from across.errors import AcrossError
 from across.search_spaces.architecture import Architecture
-from across.search_spaces.errors import AcrossError
 
 Genotype: TypeAlias = tuple[int, ...]
 """An architecture's code: hashable and JSON; its space gives it meaning."""

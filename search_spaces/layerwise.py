@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from across.errors import AcrossError
 from across.search_spaces.architecture import Architecture, BatchNorm, Conv, Edge, Layer, Node, Pool, ReLU
 from across.search_spaces.base import (
     Config,
@@ -29,7 +30,6 @@ from across.search_spaces.base import (
     sample_genes,
     validate_genes,
 )
-from across.search_spaces.errors import AcrossError
 
 LayerOperation: TypeAlias = Literal[
     "conv_3x3",

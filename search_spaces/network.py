@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from across.errors import AcrossError
 from across.search_spaces.architecture import (
     BATCH_NORM_EPSILON,
     Architecture,
@@ -22,7 +23,6 @@ from across.search_spaces.architecture import (
     ReLU,
     Zero,
 )
-from across.search_spaces.errors import AcrossError
 
 
 class ParameterMismatchError(AcrossError):

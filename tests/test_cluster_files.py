@@ -78,11 +78,10 @@ def test_what_the_installation_needs_is_copied(document: dict[str, Any]) -> None
     assert all(remote == f"~/across/{local.as_posix()}" for remote, local in mounts.items())
 
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
-    packages = {
-        pattern.rstrip("*") for pattern in project["tool"]["setuptools"]["packages"]["find"]["include"]
-    }
+    links = {path.resolve().name for path in (REPOSITORY / "across").iterdir() if path.is_symlink()}
+    packages = {"across", *links}
     licenses = set(project["project"]["license-files"])
-    needed = packages | licenses | {"pyproject.toml", "requirements.lock", "tools", "configs"}
+    needed = packages | licenses | {"pyproject.toml", "requirements.lock", "tools"}
     assert needed == {local.as_posix() for local in mounts.values()}
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from across.errors import AcrossError
 from across.search_spaces.base import Genotype, InputShape
-from across.search_spaces.errors import AcrossError
 
 if TYPE_CHECKING:
     import torch

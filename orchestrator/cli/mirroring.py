@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
+from across.errors import AcrossError
 from across.orchestrator.cli.outcomes import STOPPED, complain, explained
 from across.orchestrator.cli.runs import find_run, notation, run_status, runs_dir_option
-from across.search_spaces.errors import AcrossError
 
 HOST = "127.0.0.1"
 RUNS_PAGE = "#/experiments?workflowType=machine_learning"

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import click
 
+from across.errors import AcrossError
 from across.orchestrator.cli.interruption import exit_code
 from across.orchestrator.worker_pool.errors import PoolError
-from across.search_spaces.errors import AcrossError
 
 STOPPED, BAD_INPUT = 1, 2
 

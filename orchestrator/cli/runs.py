@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from across.search_spaces.errors import AcrossError
+from across.errors import AcrossError
 
 if TYPE_CHECKING:
     from across.orchestrator.progress import RunPhase, RunStatus

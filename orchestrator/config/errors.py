@@ -10,8 +10,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from across.errors import AcrossError
 from across.orchestrator.config.run_config import RunConfig
-from across.search_spaces.errors import AcrossError
 
 Key = tuple[str | int, ...]
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from across.errors import AcrossError
 from across.orchestrator.schedules import GenerationsConfig, ScheduleConfig
 from across.orchestrator.strategies import StrategyConfig
 from across.orchestrator.strategies.predictor_guided import PredictorGuidedConfig
@@ -15,7 +16,6 @@ from across.orchestrator.worker_pool.config import WorkersConfig
 from across.search_spaces import SpaceConfig
 from across.search_spaces.base import Config, InputShape, SearchSpace
 from across.search_spaces.constrained import Constrained
-from across.search_spaces.errors import AcrossError
 from across.workers.adaptation import InnerLoopConfig
 from across.workers.base import TaskSource
 from across.workers.evaluators.tabular import TableConfig

@@ -13,8 +13,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from across.errors import AcrossError
 from across.orchestrator.run_directory.durable_files import replace_file
-from across.search_spaces.errors import AcrossError
 
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from across.search_spaces.errors import AcrossError
+from across.errors import AcrossError
 
 FORMAT_VERSION = 1
 

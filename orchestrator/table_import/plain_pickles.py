@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from across.search_spaces.errors import AcrossError
+from across.errors import AcrossError
 
 _REFUSALS = re.compile(r"GLOBAL (\S+) w|unrecognized function (.+)|but got (<.+>)")
 """The messages of torch 2.11 to 2.13 that name what a file may not use."""

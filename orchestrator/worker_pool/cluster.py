@@ -13,7 +13,7 @@ from pathlib import Path
 import ray
 from ray._private.services import canonicalize_bootstrap_address
 
-from across.search_spaces.errors import AcrossError
+from across.errors import AcrossError
 
 DEFAULT_PORT = 6379
 REACH_SECONDS = 5.0

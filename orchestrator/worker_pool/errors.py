@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from across.search_spaces.errors import AcrossError
+from across.errors import AcrossError
 
 
 class PoolError(AcrossError):

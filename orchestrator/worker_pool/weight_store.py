@@ -9,7 +9,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from across.search_spaces.errors import AcrossError
+from across.errors import AcrossError
 
 NUM_KEPT_VERSIONS = 2
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from across.search_spaces.errors import AcrossError
+from across.errors import AcrossError
 
 Index: TypeAlias = tuple[int | slice | EllipsisType | None, ...]
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
+from across.errors import AcrossError
 from across.search_spaces.base import Genotype, SearchSpace
 from across.search_spaces.constrained import unconstrained
-from across.search_spaces.errors import AcrossError
 
 Values: TypeAlias = NDArray[np.float64]
 """A number a candidate, (N,)."""

@@ -43,10 +43,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from across.errors import AcrossError
 from across.search_spaces.base import Config, SearchSpace
 from across.search_spaces.constrained import unconstrained
 from across.search_spaces.edge_cell import EdgeCell
-from across.search_spaces.errors import AcrossError
 from across.workers.predictors.base import Candidates, Prediction, PredictorInputError, Values, check_scores
 from across.workers.predictors.experts import PARTS, Arrays, Experts, select_signals
 from across.workers.predictors.ranking import (

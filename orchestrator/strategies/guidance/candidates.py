@@ -10,12 +10,12 @@ from typing import Annotated, Literal, Protocol, Self, TypeAlias
 import numpy as np
 from pydantic import Field, model_validator
 
+from across.errors import AcrossError
 from across.orchestrator.state import SearchState
 from across.orchestrator.strategies.base import Bred, SteadyStrategy, draw_new, fittest_first, successful
 from across.orchestrator.strategies.genetic import GeneticConfig
 from across.search_spaces.base import Config, Genotype, SearchSpace
 from across.search_spaces.constrained import Constrained, unconstrained
-from across.search_spaces.errors import AcrossError
 from across.workers.predictors.base import Values
 
 MAX_ENUMERATED, NUM_POOLED = 100_000, 5_000
